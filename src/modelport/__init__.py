@@ -1,0 +1,84 @@
+"""One trained model, any framework: save, load, check, compare and transfer between PyTorch, Keras and ONNX."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelport.core.errors import (
+        DataError,
+        FormatError,
+        IntegrityError,
+        MissingBackendError,
+        ModelPortError,
+        ParityError,
+        SignatureError,
+        UnsupportedModelError,
+        UnsupportedOpError,
+        UntrustedFileError,
+    )
+    from modelport.core.model import Model
+    from modelport.core.report import CheckReport, Note, ParityReport, ParityRow, TransferReport
+    from modelport.core.signature import Signature, TensorSpec
+    from modelport.verbs.check import check
+    from modelport.verbs.compare import compare
+    from modelport.verbs.load import load
+    from modelport.verbs.save import save
+    from modelport.verbs.transfer import transfer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckReport",
+    "DataError",
+    "FormatError",
+    "IntegrityError",
+    "MissingBackendError",
+    "Model",
+    "ModelPortError",
+    "Note",
+    "ParityError",
+    "ParityReport",
+    "ParityRow",
+    "Signature",
+    "SignatureError",
+    "TensorSpec",
+    "TransferReport",
+    "UnsupportedModelError",
+    "UnsupportedOpError",
+    "UntrustedFileError",
+    "check",
+    "compare",
+    "load",
+    "save",
+    "transfer",
+]
+
+_HOMES = {
+    "modelport.core.errors": (
+        "DataError", "FormatError", "IntegrityError", "MissingBackendError", "ModelPortError", "ParityError",
+        "SignatureError", "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError",
+    ),
+    "modelport.core.model": ("Model",),
+    "modelport.core.report": ("CheckReport", "Note", "ParityReport", "ParityRow", "TransferReport"),
+    "modelport.core.signature": ("Signature", "TensorSpec"),
+    "modelport.verbs.check": ("check",),
+    "modelport.verbs.compare": ("compare",),
+    "modelport.verbs.load": ("load",),
+    "modelport.verbs.save": ("save",),
+    "modelport.verbs.transfer": ("transfer",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'modelport' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

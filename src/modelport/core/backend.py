@@ -1,0 +1,159 @@
+"""What a framework must be able to do to be a backend.
+
+A backend object is light: making it, asking `owns`, `support` and reading `formats` import no framework. Everything
+else imports it on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from modelport.core.report import Note
+from modelport.core.signature import Arrays, Signature
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+    Graph = onnx_ir.Model
+    """A portable graph: an `onnx_ir.Model`."""
+
+Support = Literal["native", "fallback", "unsupported"]
+
+
+class Exported(NamedTuple):
+    """A portable graph and what did not cross into it as it was."""
+
+    graph: Graph
+    notes: tuple[Note, ...] = ()
+
+
+class Built(NamedTuple):
+    """A native model and what did not cross into it as it was."""
+
+    native: Any
+    notes: tuple[Note, ...] = ()
+
+
+class Opened(NamedTuple):
+    """A native model read from a file, with the signature and example inputs that the file tells."""
+
+    native: Any
+    signature: Signature | None = None
+    example: Any = None
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """One kind of file that a framework reads or writes.
+
+    Attributes:
+        name: what `format=` says (`"pt2"`).
+        suffixes: the suffixes it has, with the dot.
+        detect: whether the bytes (or the directory's content) at a path are of this kind; it only looks, and runs
+            nothing. Where a suffix is shared, this decides.
+        open: reads a model; `None` for weights-only and write-only formats.
+        write: writes `(native, path, signature, example)`; `None` where the framework cannot.
+        read_weights: reads parameters by the framework's own names, for formats that hold weights only.
+        unsafe: why opening the file could run code from it; empty where it cannot. A callable looks at the file.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    detect: Callable[[Path], bool]
+    open: Callable[[Path], Opened] | None = None
+    write: Callable[[Any, Path, Signature | None, Any], None] | None = None
+    read_weights: Callable[[Path], Arrays] | None = None
+    unsafe: Callable[[Path], str] = field(default=lambda path: "")
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One framework. Everything above speaks to frameworks through this and nothing else.
+
+    Parameters and gradients go by their portable names and layouts: torch's dotted names, `weight` and `bias`, Linear
+    as (out, in), Conv as OIHW (see `docs/names.md`), whatever the framework calls them inside.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    modules: tuple[str, ...]
+    """The importable modules that it needs (`("keras", "tensorflow")`)."""
+    formats: tuple[FileFormat, ...]
+
+    def owns(self, native: Any) -> bool:
+        """Whether an object is this framework's model; imports nothing."""
+        ...
+
+    def signature(self, native: Any, example: Any = None) -> Signature:
+        """The model's named inputs and outputs; `example` is what the native call takes (see `Signature.args`).
+
+        Raises:
+            SignatureError: the framework does not know the shapes and no example is given.
+        """
+        ...
+
+    def flatten(self, native: Any, example: Any, signature: Signature) -> Arrays:
+        """An example in the native call's nesting as arrays by input name."""
+        ...
+
+    def export(self, native: Any, example: Arrays, signature: Signature) -> Exported:
+        """The portable graph; its inputs and outputs are the signature's, its weights have portable names.
+
+        Raises:
+            UnsupportedModelError: the framework cannot trace the model; the message names the line.
+            UnsupportedOpError: an op has no portable form.
+        """
+        ...
+
+    def build(self, graph: Graph) -> Built:
+        """A native model that computes the graph; the graph is left as it was.
+
+        Raises:
+            UnsupportedOpError: an operator has no counterpart here; the message names it and its node.
+        """
+        ...
+
+    def run(self, native: Any, inputs: Arrays, signature: Signature) -> Arrays:
+        """The outputs in inference mode, NumPy in and NumPy out, by the signature's names."""
+        ...
+
+    def parameters(self, native: Any) -> Arrays:
+        """Every parameter and persistent buffer by its portable name, in the portable layout."""
+        ...
+
+    def assign(self, native: Any, parameters: Mapping[str, Any]) -> None:
+        """Set every parameter and persistent buffer by portable name; nothing is changed where one does not fit.
+
+        Raises:
+            DataError: a name is missing or unknown, or a shape differs; all of them are named.
+        """
+        ...
+
+    def place(self, native: Any, device: str) -> Any:
+        """The model on a device (`"cpu"`, `"cuda"`, `"cuda:1"`).
+
+        Raises:
+            DataError: there is no such device here.
+        """
+        ...
+
+    def support(self, op_type: str, domain: str = "") -> Support:
+        """How `build` would realise an operator of the normal form."""
+        ...
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """A capability: a backend whose models have gradients."""
+
+    def gradients(self, native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
+        """The gradient of `sum(output * cotangent)` over the outputs, in inference mode.
+
+        Returns:
+            One array per trainable parameter, by portable name and in the portable layout; zeros where the outputs
+            do not depend on it.
+        """
+        ...

@@ -1,0 +1,106 @@
+"""The handle that every verb returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from modelport.core.backend import Backend
+from modelport.core.signature import Arrays, Signature
+
+Event = Mapping[str, Any]
+"""One entry of a history: the verb, what it did and what it measured, as JSON."""
+
+
+class Model:
+    """A native model with its signature and history: NumPy in, NumPy out, on any backend.
+
+    Attributes:
+        native: the framework's own object; nothing of modelport is inside it.
+        backend: the name of its backend (`"torch"`, `"keras"`, `"onnx"`).
+        signature: its named inputs and outputs.
+        report: what the verb that made this handle measured; `None` after a plain `load`.
+        history: one JSON-like entry per verb that the model went through, oldest first.
+
+    Example:
+        >>> model = mp.load("resnet.mport")                       # doctest: +SKIP
+        >>> model(np.zeros((2, 3, 224, 224), "float32")).shape    # doctest: +SKIP
+        (2, 1000)
+    """
+
+    def __init__(
+        self,
+        native: Any,
+        backend: Backend,
+        signature: Signature,
+        *,
+        example: Arrays | None = None,
+        history: tuple[Event, ...] = (),
+        report: Any = None,
+    ) -> None:
+        self.native = native
+        self.signature = signature
+        self.history = history
+        self.report = report
+        self.example = example
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        return f"<modelport.Model on {self.backend}: {self.signature}>"
+
+    @property
+    def backend(self) -> str:
+        return self._backend.name
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs in inference mode, as NumPy arrays nested as the native model returns them.
+
+        Args:
+            x: one array, a tuple in the order of the inputs, or a dict by input name.
+
+        Raises:
+            SignatureError: an input's name, rank, size or dtype does not fit.
+        """
+        outputs = self._backend.run(self.native, self.signature.bind(x), self.signature)
+        return self.signature.pack(outputs)
+
+    def predict(self, x: Any, *, batch_size: int = 32, n_jobs: int = 1, progress: bool = False) -> Any:
+        """The outputs for many rows, computed in batches along the first axis and concatenated.
+
+        Args:
+            x: as for a call; every input has the rows on its first axis.
+            batch_size: rows per call.
+            n_jobs: how many batches run at once, in threads through joblib; `joblib.parallel_config` chooses another
+                engine.
+            progress: whether to show a progress bar.
+
+        Raises:
+            SignatureError: an input does not fit.
+        """
+        import joblib
+        from tqdm.auto import tqdm
+
+        arrays = self.signature.bind(x)
+        batches = list(_batches(arrays, batch_size))
+        run = joblib.delayed(lambda batch: self._backend.run(self.native, batch, self.signature))
+        parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+        parts = list(tqdm(parallel(run(b) for b in batches), total=len(batches), disable=not progress, unit="batch"))
+        return self.signature.pack({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def parameters(self) -> Arrays:
+        """Every parameter and persistent buffer by its portable name, as NumPy arrays in the portable layout."""
+        return self._backend.parameters(self.native)
+
+    def save(self, path: Any, **options: Any) -> None:
+        """`modelport.save(self, path, ...)`."""
+        from modelport.verbs.save import save
+
+        save(self, path, **options)
+
+
+def _batches(arrays: Arrays, size: int) -> Iterator[Arrays]:
+    rows = max((len(array) for array in arrays.values()), default=0)
+    for start in range(0, max(rows, 1), size):
+        yield {name: array[start : start + size] for name, array in arrays.items()}
