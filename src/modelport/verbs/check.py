@@ -1,0 +1,73 @@
+"""Before a transfer: what will and will not survive it, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from modelport.core import registry
+from modelport.core.backend import Backend, Exported
+from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
+from modelport.core.model import Model
+from modelport.core.report import CheckReport, CheckRow
+from modelport.core.signature import Signature
+from modelport.verbs.subject import example_of, subject
+
+_SHOWN = 5
+
+
+def check(model: Any, *, to: str, example: Any = None, signature: Signature | None = None) -> CheckReport:
+    """What a transfer to another framework would keep, run by other means, drop or refuse; builds nothing.
+
+    Args:
+        model: a native model, a `Model` or a path.
+        to: the backend it would go to.
+        example: as for `transfer`.
+        signature: as for `transfer`.
+
+    Returns:
+        A `CheckReport` with one row per operator; `report.ok` says whether the transfer can be made.
+
+    Raises:
+        MissingBackendError: the target's framework is not installed, or no backend has that name.
+        UnsupportedModelError: no backend owns the model.
+        SignatureError: the inputs are not known, or do not fit.
+
+    Example:
+        >>> print(mp.check("net.onnx", to="keras"))    # doctest: +SKIP
+    """
+    target = registry.backend(to)
+    source = subject(model, example=example, signature=signature)
+    try:
+        exported = registry.backend(source.backend).export(source.native, example_of(source), source.signature)
+    except (UnsupportedModelError, UnsupportedOpError) as error:
+        return CheckReport(source.backend, target.name, (), problem=str(error))
+    return _report(source, target, exported)
+
+
+def _report(source: Model, target: Backend, exported: Exported) -> CheckReport:
+    nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for node in _build_graph(exported.graph, target).graph.all_nodes():
+        nodes[node.domain, node.op_type].append(node.name or node.outputs[0].name or "")
+    rows = tuple(
+        CheckRow(
+            f"{domain}.{op_type}" if domain else op_type,
+            len(names),
+            target.support(op_type, domain),
+            tuple(names[:_SHOWN]),
+        )
+        for (domain, op_type), names in sorted(nodes.items())
+    )
+    return CheckReport(source.backend, target.name, rows, exported.notes)
+
+
+def _build_graph(graph: Any, target: Backend) -> Any:
+    """The graph as the target would build it: with layers where the target has layers."""
+    from modelport.graph.layers import recognize_layers
+    from modelport.graph.normal import normalize
+
+    if target.support("Linear", "modelport") == "unsupported":
+        return graph
+    normal = normalize(graph)
+    recognize_layers(normal)
+    return normal

@@ -1,0 +1,200 @@
+"""Parity: two models on the same inputs, output by output and gradient by gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from modelport.core import registry
+from modelport.core.backend import Trainer
+from modelport.core.errors import DataError
+from modelport.core.model import Model
+from modelport.core.report import ParityReport, ParityRow
+from modelport.core.signature import Arrays, Signature
+from modelport.verbs.subject import example_of, subject
+
+TOLERANCE = 1e-4
+"""Relative error that float32 outputs may have after a transfer: kernels sum in other orders, and a deep net adds up
+about 1e-6 per layer."""
+
+GRADIENT_TOLERANCE = 1e-3
+
+_CANCELLED = 1e-3
+"""A gradient smaller than this share of the largest one is measured against that share: where terms cancel (a bias
+before BatchNorm, the key bias of attention) what is left is rounding of the terms, not of their sum."""
+
+
+def compare(
+    a: Any,
+    b: Any,
+    x: Any = None,
+    *,
+    gradients: bool = True,
+    tolerance: float = TOLERANCE,
+    gradient_tolerance: float = GRADIENT_TOLERANCE,
+) -> ParityReport:
+    """How far the outputs of `b`, and the gradients of its parameters, are from those of `a`.
+
+    Both run in inference mode. Gradients are those of `sum(output * c)` for one fixed random `c` per floating output,
+    compared parameter by parameter under their portable names where both backends train.
+
+    Args:
+        a: the reference: a native model, a `Model` or a path.
+        b: the model to compare with it.
+        x: the inputs, as `Model.__call__` takes them; `None` uses the example `a` carries, or draws from its
+            signature. Where `x` is not given, a second batch size is compared too.
+        gradients: whether to compare gradients where both sides have them.
+        tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
+        gradient_tolerance: the same for gradients.
+
+    Returns:
+        A `ParityReport`; `report.ok` says whether everything is within tolerance.
+
+    Raises:
+        SignatureError: the inputs do not fit.
+        DataError: the models have different numbers of inputs or outputs.
+
+    Example:
+        >>> print(mp.compare(torch_net, "net.mport", x))    # doctest: +SKIP
+    """
+    left = subject(a, example=x)
+    right = subject(b, example=x)
+    return parity(
+        left, right, gradients=gradients, tolerance=tolerance, gradient_tolerance=gradient_tolerance, more=x is None
+    )
+
+
+def parity(
+    left: Model,
+    right: Model,
+    *,
+    gradients: bool = True,
+    tolerance: float = TOLERANCE,
+    gradient_tolerance: float = GRADIENT_TOLERANCE,
+    more: bool = True,
+) -> ParityReport:
+    """`compare` for two handles, on the example of `left` and, with `more`, on a second batch size."""
+    _check_arity(left.signature, right.signature)
+    rows: list[ParityRow] = []
+    for inputs in _batches(left, more):
+        rows += _output_rows(left, right, inputs, tolerance)
+    unmatched: tuple[str, ...] = ()
+    if gradients:
+        found, unmatched = _gradient_rows(left, right, example_of(left), gradient_tolerance)
+        rows += found
+    return ParityReport(left.backend, right.backend, tuple(rows), unmatched)
+
+
+def _check_arity(left: Signature, right: Signature) -> None:
+    for what in ("inputs", "outputs"):
+        names, others = ([s.name for s in getattr(side, what)] for side in (left, right))
+        if len(names) != len(others):
+            raise DataError(f"the models cannot be compared: their {what} are {names} and {others}.")
+
+
+def _batches(model: Model, more: bool) -> Iterator[Arrays]:
+    inputs = example_of(model)
+    yield inputs
+    sizes = _sizes(model.signature, inputs)
+    if more and sizes:
+        batch = next(iter(sizes))
+        yield model.signature.draw({**sizes, batch: sizes[batch] + 1}, like=inputs, seed=1)
+
+
+def _sizes(signature: Signature, inputs: Arrays) -> dict[str, int]:
+    """The sizes that symbolic dimensions have in some inputs, the batch (the first one named) first."""
+    return {
+        dim: size
+        for spec in signature.inputs
+        for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=False)
+        if isinstance(dim, str)
+    }
+
+
+def _rename(arrays: Arrays, source: Signature, target: Signature, what: str) -> Arrays:
+    """Arrays by the target's names: by name where they agree, else by position."""
+    old, new = ([s.name for s in getattr(side, what)] for side in (source, target))
+    if set(old) == set(new):
+        return {name: arrays[name] for name in new}
+    return {name: arrays[other] for name, other in zip(new, old, strict=True)}
+
+
+def _run(model: Model, inputs: Arrays) -> Arrays:
+    return registry.backend(model.backend).run(model.native, model.signature.bind(inputs), model.signature)
+
+
+def _output_rows(left: Model, right: Model, inputs: Arrays, tolerance: float) -> list[ParityRow]:
+    expected = _run(left, inputs)
+    found = _run(right, _rename(inputs, left.signature, right.signature, "inputs"))
+    found = _rename(found, right.signature, left.signature, "outputs")
+    batch = _batch_size(inputs)
+    return [measure(name, "output", batch, expected[name], found[name], tolerance) for name in expected]
+
+
+def _batch_size(inputs: Arrays) -> int:
+    return next((len(array) for array in inputs.values() if array.ndim), 1)
+
+
+def measure(
+    name: str, kind: Any, batch: int, expected: np.ndarray, found: np.ndarray, tolerance: float, floor: float = 0.0
+) -> ParityRow:
+    """One row: the error of `found` in the maximum norm.
+
+    NaN and infinity count as equal only where both sides have the same one; a different shape, or other values of a
+    type that is not floating, are an infinite error.
+
+    Args:
+        floor: the least reference magnitude that the error is divided by.
+    """
+    if expected.shape != found.shape:
+        return ParityRow(name, kind, batch, float("inf"), float("inf"), tolerance)
+    if expected.dtype.kind in "biuSUO":
+        error = 0.0 if np.array_equal(expected, found) else float("inf")
+        return ParityRow(name, kind, batch, error, error, tolerance)
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    left, right = expected.astype(wide), found.astype(wide)
+    finite = np.isfinite(left) & np.isfinite(right)
+    if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
+        return ParityRow(name, kind, batch, float("inf"), float("inf"), tolerance)
+    error = float(np.abs(left - right, where=finite, out=np.zeros(left.shape)).max(initial=0.0))
+    scale = max(float(np.abs(left[finite]).max(initial=0.0)), floor)
+    return ParityRow(name, kind, batch, error, error / scale if scale else error, tolerance)
+
+
+def _gradient_rows(
+    left: Model, right: Model, inputs: Arrays, tolerance: float
+) -> tuple[list[ParityRow], tuple[str, ...]]:
+    first, second = registry.backend(left.backend), registry.backend(right.backend)
+    if not (isinstance(first, Trainer) and isinstance(second, Trainer)):
+        return [], ()
+    outputs = _run(left, inputs)
+    rng = np.random.default_rng(0)
+    cotangents = {n: rng.standard_normal(a.shape).astype(a.dtype) for n, a in outputs.items() if a.dtype.kind == "f"}
+    if not cotangents:
+        return [], ()
+    expected = first.gradients(left.native, inputs, cotangents, left.signature)
+    renamed = {
+        other.name: cotangents[spec.name]
+        for spec, other in _paired_outputs(left.signature, right.signature)
+        if spec.name in cotangents
+    }
+    found = second.gradients(
+        right.native, _rename(inputs, left.signature, right.signature, "inputs"), renamed, right.signature
+    )
+    largest = max((float(np.abs(g).max(initial=0.0)) for g in expected.values()), default=0.0)
+    batch, floor = _batch_size(inputs), _CANCELLED * largest
+    rows = [
+        measure(name, "gradient", batch, expected[name], found[name], tolerance, floor)
+        for name in expected
+        if name in found
+    ]
+    return rows, tuple(sorted(set(expected) ^ set(found)))
+
+
+def _paired_outputs(left: Signature, right: Signature) -> Iterator[tuple[Any, Any]]:
+    by_name = {spec.name: spec for spec in right.outputs}
+    if set(by_name) == {spec.name for spec in left.outputs}:
+        return ((spec, by_name[spec.name]) for spec in left.outputs)
+    return zip(left.outputs, right.outputs, strict=True)

@@ -1,0 +1,56 @@
+"""What a verb is about: a native model, a `Model` or a path, always as a `Model`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from modelport.core import registry
+from modelport.core.model import Model
+from modelport.core.signature import Arrays, Signature
+
+
+def subject(model: Any, *, example: Any = None, signature: Signature | None = None, trust: bool = False) -> Model:
+    """The `Model` that a verb works on.
+
+    Args:
+        model: a native model of any backend, a `Model`, or a path that `load` opens.
+        example: one input in the native call's nesting, or what `Model.__call__` takes; needed where the framework
+            does not know its models' shapes (PyTorch).
+        signature: overrides the signature that the backend finds, to name more dynamic dimensions or to fix some.
+        trust: for a path, see `load`.
+
+    Raises:
+        UnsupportedModelError: no backend owns the object.
+        SignatureError: the inputs are not known and no example is given, or it does not fit.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        from modelport.verbs.load import load
+
+        model = load(model, example=example, trust=trust)
+    if isinstance(model, Model):
+        return _with(model, example, signature)
+    backend = registry.owner(model)
+    found = backend.signature(model, example)
+    arrays = None if example is None else backend.flatten(model, example, found)
+    return Model(model, backend, signature or found, example=arrays)
+
+
+def _with(model: Model, example: Any, signature: Signature | None) -> Model:
+    if example is None and signature is None:
+        return model
+    signature = signature or model.signature
+    arrays = model.example if example is None else signature.bind(example)
+    return Model(
+        model.native,
+        registry.backend(model.backend),
+        signature,
+        example=arrays,
+        history=model.history,
+        report=model.report,
+    )
+
+
+def example_of(model: Model) -> Arrays:
+    """The model's example inputs, or inputs drawn from its signature where it has none."""
+    return model.signature.draw({}) if model.example is None else model.example

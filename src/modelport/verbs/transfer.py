@@ -1,0 +1,118 @@
+"""Move a trained model along one axis: to another framework, or to another device."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from modelport.core import registry
+from modelport.core.backend import Backend
+from modelport.core.errors import ParityError
+from modelport.core.model import Model
+from modelport.core.report import Note, ParityReport, TransferReport
+from modelport.core.signature import Signature
+from modelport.verbs.compare import TOLERANCE, parity
+from modelport.verbs.subject import example_of, subject
+
+
+def transfer(
+    model: Any,
+    *,
+    to: str | None = None,
+    device: str | None = None,
+    example: Any = None,
+    signature: Signature | None = None,
+    check: bool = True,
+    tolerance: float = TOLERANCE,
+) -> Model:
+    """Move a model to another framework, another device, or both; what arrives is a plain native model.
+
+    Args:
+        model: a native model, a `Model` or a path.
+        to: the backend to go to: `"torch"`, `"keras"` (or `"tensorflow"`), `"onnx"`, or a plug-in's name.
+        device: the device to go to: `"cpu"`, `"cuda"`, `"cuda:1"`.
+        example: inputs in the native call's nesting; needed for a model whose framework does not know its shapes
+            (PyTorch). Its first axis becomes the dynamic dimension `"batch"`.
+        signature: names more dynamic dimensions, or fixes some.
+        check: whether to prove parity on the example (or on inputs drawn from the signature) at two batch sizes.
+        tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
+
+    Returns:
+        A `Model`; its `report` is a `TransferReport`, which its `history` keeps.
+
+    Raises:
+        MissingBackendError: the target's framework is not installed, or no backend has that name.
+        UnsupportedModelError: no backend owns the model, or its framework cannot trace it.
+        UnsupportedOpError: the target has no counterpart of an operator.
+        SignatureError: the inputs are not known, or do not fit.
+        ParityError: the outputs changed beyond the tolerance; nothing is returned.
+        DataError: neither `to` nor `device` is given, or there is no such device.
+
+    Example:
+        >>> keras_model = mp.transfer(torch_net, to="keras", example=x).native    # doctest: +SKIP
+    """
+    if to is None and device is None:
+        raise TypeError('transfer needs a place to go: to="keras", device="cuda", or both')
+    target = None if to is None else registry.backend(to)
+    source = subject(model, example=example, signature=signature)
+    moved = source if target is None else _to_backend(source, target)
+    if device is not None:
+        native = registry.backend(moved.backend).place(moved.native, device)
+        report = moved.report if target else TransferReport(source.backend, moved.backend)
+        moved = Model(native, registry.backend(moved.backend), moved.signature, example=moved.example, report=report)
+    return _proved(source, moved, check=check, tolerance=tolerance, device=device)
+
+
+def _to_backend(source: Model, target: Backend) -> Model:
+    example = example_of(source)
+    started = time.perf_counter()
+    exported = registry.backend(source.backend).export(source.native, example, source.signature)
+    exported_at = time.perf_counter()
+    built = target.build(exported.graph)
+    seconds = {"export": exported_at - started, "build": time.perf_counter() - exported_at}
+
+    from modelport.graph.signature import read_signature
+
+    report = TransferReport(
+        source.backend,
+        target.name,
+        dict(Counter(node.op_type for node in exported.graph.graph.all_nodes()).most_common()),
+        exported.notes + built.notes,
+        seconds=seconds,
+    )
+    return Model(built.native, target, read_signature(exported.graph), example=source.example, report=report)
+
+
+def _proved(source: Model, moved: Model, *, check: bool, tolerance: float, device: str | None) -> Model:
+    report: TransferReport = moved.report
+    if check:
+        started = time.perf_counter()
+        measured = parity(source, moved, gradients=False, tolerance=tolerance)
+        refuse(measured, report.notes)
+        seconds = {**report.seconds, "parity": time.perf_counter() - started}
+        report = replace(report, parity=measured, seconds=seconds)
+    event = {"verb": "transfer", "device": device, **report.to_json()}
+    return Model(
+        moved.native,
+        registry.backend(moved.backend),
+        moved.signature,
+        example=moved.example,
+        history=(*source.history, event),
+        report=report,
+    )
+
+
+def refuse(measured: ParityReport, notes: tuple[Note, ...] = ()) -> None:
+    """Raise `ParityError` where a report is not within its tolerance."""
+    if measured.ok:
+        return
+    worst = max((row for row in measured.rows if not row.ok), key=lambda row: row.max_rel)
+    told = "".join(f"\n  {note.kind}: {note.where}: {note.message}" for note in notes)
+    raise ParityError(
+        f"{worst.kind} {worst.name!r} changed by {worst.max_rel:.2e} relative at batch size {worst.batch} on the way "
+        f"from {measured.reference} to {measured.candidate}; {worst.tolerance:.0e} is allowed. "
+        f"Pass tolerance= to allow more, or check=False to look at the result.{told}\n{measured}",
+        measured,
+    )
