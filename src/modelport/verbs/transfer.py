@@ -9,7 +9,7 @@ from typing import Any
 
 from modelport.core import registry
 from modelport.core.backend import Backend
-from modelport.core.errors import ParityError
+from modelport.core.errors import DataError, ParityError
 from modelport.core.model import Model
 from modelport.core.report import Note, ParityReport, TransferReport
 from modelport.core.signature import Signature
@@ -54,7 +54,7 @@ def transfer(
         >>> keras_model = mp.transfer(torch_net, to="keras", example=x).native    # doctest: +SKIP
     """
     if to is None and device is None:
-        raise TypeError('transfer needs a place to go: to="keras", device="cuda", or both')
+        raise DataError('transfer needs a place to go: to="keras", device="cuda", or both')
     target = None if to is None else registry.backend(to)
     source = subject(model, example=example, signature=signature)
     moved = source if target is None else _to_backend(source, target)
