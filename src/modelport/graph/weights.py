@@ -1,0 +1,115 @@
+"""What the initializers of a graph are: parameters, frozen parameters, buffers or constants; and which are tied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import onnx_ir as ir
+
+from modelport.core.errors import DataError
+
+Role = Literal["parameter", "frozen", "buffer"]
+"""A parameter is trained, a frozen one is not, a buffer is state that no gradient reaches."""
+
+ROLES_KEY = "modelport.roles"
+ALIASES_KEY = "modelport.aliases"
+
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+_BUFFERS = {"BatchNormalization": (3, 4)}
+"""Inputs that are running statistics, by operator."""
+
+_SETTINGS = {
+    "Resize": (1, 2),
+    "Upsample": (1,),
+    "Pad": (2,),
+    "Range": (0, 1, 2),
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+}
+"""Floating inputs that say how an operator works and are no weights, by operator."""
+
+
+def set_roles(model: ir.Model, roles: Mapping[str, Role]) -> None:
+    """Say in the graph's metadata what its weights are; an initializer without a role is a constant.
+
+    Raises:
+        DataError: a name is no initializer of the graph, or a role is not known.
+    """
+    unknown = sorted(set(roles) - set(model.graph.initializers))
+    wrong = sorted(name for name, role in roles.items() if role not in get_args(Role))
+    if unknown or wrong:
+        raise DataError(f"roles do not fit the graph: no initializers {unknown}, no roles {[roles[n] for n in wrong]}.")
+    model.metadata_props[ROLES_KEY] = json.dumps(dict(roles))
+
+
+def roles(model: ir.Model) -> dict[str, Role]:
+    """The role of every weight, by initializer name.
+
+    A foreign graph does not say it. There, an initializer of a floating dtype with more than one element is a
+    parameter; it is a buffer where it is the running mean or variance of a BatchNormalization, and a constant where
+    every use of it is a setting of its operator (the scales of Resize). Everything else is a constant.
+
+    Raises:
+        DataError: the metadata is not a table of roles.
+    """
+    stored = _table(model, ROLES_KEY)
+    initializers = model.graph.initializers
+    if stored is None:
+        found = {name: _guess(value) for name, value in initializers.items()}
+        return {name: role for name, role in found.items() if role is not None}
+    return {name: role for name, role in stored.items() if name in initializers}
+
+
+def trainable(model: ir.Model) -> tuple[str, ...]:
+    """The names of the parameters, in the order of their roles; frozen ones are not among them."""
+    return tuple(name for name, role in roles(model).items() if role == "parameter")
+
+
+def set_aliases(model: ir.Model, aliases: Mapping[str, str]) -> None:
+    """Keep the further names of tied weights: alias -> the initializer that holds the one copy.
+
+    Raises:
+        DataError: an alias is an initializer itself, or points to none.
+    """
+    initializers = model.graph.initializers
+    wrong = {alias: name for alias, name in aliases.items() if alias in initializers or name not in initializers}
+    if wrong:
+        raise DataError(f"aliases must point from a name that is free to an initializer; these do not: {wrong}.")
+    model.metadata_props[ALIASES_KEY] = json.dumps(dict(aliases))
+
+
+def aliases(model: ir.Model) -> dict[str, str]:
+    """The further names of tied weights: alias -> initializer.
+
+    Raises:
+        DataError: the metadata is not a table of names.
+    """
+    return _table(model, ALIASES_KEY) or {}
+
+
+def _table(model: ir.Model, key: str) -> dict[str, Any] | None:
+    text = model.metadata_props.get(key)
+    if text is None:
+        return None
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the graph's metadata {key!r} is not JSON: {text[:200]!r}.") from error
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise DataError(f"the graph's metadata {key!r} is not a table of names: {text[:200]!r}.")
+    return table
+
+
+def _guess(value: ir.Value) -> Role | None:
+    tensor = value.const_value
+    if tensor is None or tensor.dtype not in _FLOATS or tensor.size < 2:
+        return None
+    uses = value.uses()
+    if any(index in _BUFFERS.get(node.op_type, ()) for node, index in uses):
+        return "buffer"
+    if uses and all(index in _SETTINGS.get(node.op_type, ()) for node, index in uses):
+        return None
+    return "parameter"
