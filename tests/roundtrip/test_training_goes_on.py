@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import modelport as mp
+from modelport.core.signature import leaves
 from tests.nets import in_keras, in_torch
 
 pytestmark = pytest.mark.xdist_group("roundtrip")
@@ -45,7 +46,8 @@ def test_batchnorm_statistics_move_in_torch_as_in_keras(torch_cnn: mp.Model) -> 
     native = copy.deepcopy(torch_cnn.native).train()
     native(torch.from_numpy(x))
     expected = np.asarray(net.layers[2].moving_mean)
-    np.testing.assert_allclose(next(b for n, b in native.named_buffers() if n.endswith("running_mean")), expected, rtol=1e-4, atol=1e-5)  # fmt: skip
+    mean = next(b for name, b in native.named_buffers() if name.endswith("running_mean"))
+    np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_drops_in_keras_only_when_training(keras_cnn: mp.Model) -> None:
@@ -70,7 +72,7 @@ def test_a_keras_result_fits(kind: str) -> None:
 
     keras.utils.set_random_seed(0)
     moved = mp.transfer(in_torch.net(kind), to="keras", example=in_torch.example(kind))
-    x = [np.asarray(part) for part in (a if isinstance(a := in_torch.example(kind, 32), tuple) else (a,))]
+    x = [np.asarray(part) for part in leaves((in_torch.example(kind, 32),))]
     target = np.arange(32) % 3
     moved.native.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     history = moved.native.fit(x[0] if len(x) == 1 else x, target, epochs=8, batch_size=16, verbose=0)

@@ -15,10 +15,7 @@ from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature
 
 if TYPE_CHECKING:
-    import onnx_ir
-
-    Graph = onnx_ir.Model
-    """A portable graph: an `onnx_ir.Model`."""
+    from onnx_ir import Model as Graph
 
 Support = Literal["native", "fallback", "unsupported"]
 

@@ -80,7 +80,7 @@ def owner(native: Any) -> Backend:
 
 
 def preferred() -> Backend:
-    """The backend that a portable bundle opens on when nothing else is said: the first installed of onnx, torch, keras."""
+    """The backend that a bundle opens on when nothing else is said: the first installed of onnx, torch and keras."""
     order = {"onnx": 0, "torch": 1, "keras": 2}
     installed = [b for b in backends() if not missing(b)]
     if not installed:

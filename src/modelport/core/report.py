@@ -85,7 +85,15 @@ class ParityReport:
 
     def __str__(self) -> str:
         rows = [
-            (r.kind, r.name, r.batch, f"{r.max_abs:.2e}", f"{r.max_rel:.2e}", f"{r.tolerance:.0e}", "ok" if r.ok else "FAIL")
+            (
+                r.kind,
+                r.name,
+                r.batch,
+                f"{r.max_abs:.2e}",
+                f"{r.max_rel:.2e}",
+                f"{r.tolerance:.0e}",
+                "ok" if r.ok else "FAIL",
+            )
             for r in self.rows
         ]
         title = f"parity: {self.reference} -> {self.candidate}"
@@ -124,7 +132,9 @@ class TransferReport:
     def __str__(self) -> str:
         total = sum(self.operators.values())
         times = ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items())
-        lines = [f"transfer: {self.source} -> {self.target}, {total} nodes of {len(self.operators)} operators ({times})"]
+        lines = [
+            f"transfer: {self.source} -> {self.target}, {total} nodes of {len(self.operators)} operators ({times})"
+        ]
         lines += [f"  {note.kind}: {note.where}: {note.message}" for note in self.notes]
         lines.append("not checked (check=False)" if self.parity is None else str(self.parity))
         return "\n".join(lines)

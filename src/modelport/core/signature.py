@@ -157,7 +157,7 @@ class Signature:
             if self.kwargs or len(self.args or ()) > 1 or not isinstance((self.args or (None,))[0], Mapping):
                 missing, unknown = sorted(set(names) - set(x)), sorted(set(x) - set(names))
                 raise SignatureError(
-                    f"inputs do not fit {self}: missing {missing}, unknown {unknown}. Pass a dict with the keys {names}."
+                    f"inputs do not fit {self}: missing {missing}, unknown {unknown}. Pass a dict with {names}."
                 )
             x = (x,)
         if not isinstance(x, (tuple, list)) or (len(names) == 1 and _is_array_like(x)):
@@ -188,7 +188,9 @@ class Signature:
             seed: of NumPy's generator.
         """
         rng = np.random.default_rng(seed)
-        return {spec.name: _draw(spec, sizes, None if like is None else like.get(spec.name), rng) for spec in self.inputs}
+        return {
+            spec.name: _draw(spec, sizes, None if like is None else like.get(spec.name), rng) for spec in self.inputs
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {
