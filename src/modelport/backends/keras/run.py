@@ -1,0 +1,374 @@
+"""Signatures, examples and inference of Keras models and TensorFlow modules."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from modelport.core.errors import SignatureError
+from modelport.core.signature import Arrays, Dim, Signature, TensorSpec, Tree, leaves, map_tree
+
+_SETTINGS = ("training", "mask", "kwargs", "args", "self")
+"""Arguments of `call` that are no inputs unless the example gives them by name."""
+
+
+def signature(native: Any, example: Any = None) -> Signature:
+    """The named inputs and outputs of a model.
+
+    A functional model knows its own: its inputs have their `keras.Input` names, or the keys of the dict it takes.
+    Any other Keras model or layer is called with the example, which builds it; axis 0 is `"batch"` and every other
+    axis is as in the example. A `tf.Module` or a SavedModel is read off its signature, or traced on the example.
+
+    Args:
+        native: a `keras.Layer`, a `tf.Module` or a restored SavedModel.
+        example: what the native call takes: one array, a tuple of positional arguments, a list or dict where the model
+            takes one.
+
+    Raises:
+        SignatureError: the model does not know its shapes and there is no example.
+    """
+    if is_functional(native):
+        return _of_functional(native)
+    if example is None and not is_keras(native):
+        return _of_served(native)
+    if example is None:
+        raise SignatureError(
+            f"{type(native).__name__} {native.name!r} does not know the shapes of its inputs: pass example=, one input "
+            "as the model is called with it, or build it from keras.Input."
+        )
+    return _of_example(native, example)
+
+
+def is_keras(native: Any) -> bool:
+    """Whether an object is a Keras layer or model, not a plain TensorFlow one."""
+    return hasattr(native, "_flatten_layers")
+
+
+def is_functional(native: Any) -> bool:
+    """Whether a model was built from `keras.Input`, so that it knows its inputs and outputs."""
+    return is_keras(native) and getattr(native, "_inputs_struct", None) is not None or _is_built_sequential(native)
+
+
+def _is_built_sequential(native: Any) -> bool:
+    return is_keras(native) and getattr(getattr(native, "_functional", None), "_inputs_struct", None) is not None
+
+
+def _structures(native: Any) -> tuple[Any, Any]:
+    inner = native._functional if _is_built_sequential(native) else native
+    return inner._inputs_struct, inner._outputs_struct
+
+
+def _of_functional(native: Any) -> Signature:
+    takes, gives = _structures(native)
+    inputs, args = _named_inputs(takes)
+    producers = [tensor._keras_history.operation.name for tensor in leaves(gives)]
+    outputs, returns = _named_outputs(gives, producers, {spec.name for spec in inputs})
+    return Signature(inputs, outputs, (args,), {}, returns)
+
+
+def _named_inputs(struct: Tree) -> tuple[tuple[TensorSpec, ...], Tree]:
+    specs: list[TensorSpec] = []
+
+    def name(tensor: Any, key: str | None = None) -> str:
+        chosen = _free(key or tensor.name, {spec.name for spec in specs})
+        specs.append(TensorSpec(chosen, dtype_name(tensor.dtype), dims(chosen, tensor.shape)))
+        return chosen
+
+    if isinstance(struct, Mapping) and not any(isinstance(value, (Mapping, list, tuple)) for value in struct.values()):
+        tree: Tree = {key: name(tensor, str(key)) for key, tensor in struct.items()}
+    else:
+        tree = map_tree(name, struct)
+    return tuple(specs), tree
+
+
+def _named_outputs(struct: Tree, producers: list[str], taken: set[str]) -> tuple[tuple[TensorSpec, ...], Tree]:
+    """Names of outputs: the keys of dicts, else the layers that make them, else `output`."""
+    tensors = list(leaves(struct))
+    if len(tensors) == 1 and not isinstance(struct, Mapping):
+        wanted = ["output"]
+    else:
+        wanted = list(leaves(_keyed(struct, iter(producers))))
+    specs: list[TensorSpec] = []
+    used = set(taken)
+    for tensor, stem in zip(tensors, wanted, strict=True):
+        chosen = _free(stem, used)
+        used.add(chosen)
+        specs.append(TensorSpec(chosen, dtype_name(tensor.dtype), dims(chosen, tensor.shape)))
+    names = iter(spec.name for spec in specs)
+    return tuple(specs), map_tree(lambda tensor: next(names), struct)
+
+
+def _keyed(tree: Tree, producers: Iterator[str], key: str = "") -> Tree:
+    """A tree of names: every leaf has its path of keys, and where it has none its producer's name."""
+    if isinstance(tree, Mapping):
+        return {k: _keyed(v, producers, f"{key}.{k}" if key else str(k)) for k, v in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return [_keyed(v, producers, f"{key}_{index}" if key else "") for index, v in enumerate(tree)]
+    producer = next(producers) if tree is not None else None
+    return key or producer
+
+
+def _free(name: str, taken: set[str]) -> str:
+    stem, index = name, 0
+    while name in taken:
+        index += 1
+        name = f"{stem}_{index}"
+    return name
+
+
+def dims(name: str, shape: Any) -> tuple[Dim, ...] | None:
+    """A TensorFlow or Keras shape with a name for every size that is not fixed."""
+    if shape is None or getattr(shape, "rank", 0) is None:
+        return None
+    sizes = enumerate(tuple(shape))
+    return tuple(int(n) if n is not None else "batch" if axis == 0 else f"{name}_dim{axis}" for axis, n in sizes)
+
+
+def dtype_name(dtype: Any) -> str:
+    """NumPy's name of a Keras or TensorFlow dtype."""
+    name = dtype if isinstance(dtype, str) else dtype.name
+    return "str" if name == "string" else name
+
+
+def _of_example(native: Any, example: Any) -> Signature:
+    args, kwargs = arguments(native, example)
+    specs: list[TensorSpec] = []
+    first = next((np.shape(leaf)[0] for leaf in leaves((args, kwargs)) if np.ndim(leaf)), None)
+
+    def spec(name: str, value: Any) -> str:
+        array = np.asarray(value)
+        chosen = _free(name, {s.name for s in specs})
+        shape = tuple("batch" if axis == 0 and size == first else size for axis, size in enumerate(array.shape))
+        specs.append(TensorSpec(chosen, _input_dtype(native, array), shape))
+        return chosen
+
+    names = _parameter_names(native)
+    args = tuple(
+        _name_tree(tree, names[index] if index < len(names) else f"input_{index}", spec)
+        for index, tree in enumerate(args)
+    )
+    kwargs = {key: _name_tree(tree, key, spec) for key, tree in kwargs.items()}
+    called = Signature(tuple(specs), (), args, kwargs, ())
+    outputs = trace(native, called).structured_outputs
+    tensors = [tensor for tensor in leaves(outputs)]
+    named = [f"output_{index}" for index in range(len(tensors))]
+    found, returns = _named_outputs(outputs, named, {s.name for s in specs})
+    return Signature(called.inputs, found, args, kwargs, returns)
+
+
+def _name_tree(tree: Any, name: str, spec: Callable[[str, Any], str]) -> Tree:
+    if isinstance(tree, Mapping):
+        return {key: _name_tree(value, str(key), spec) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_name_tree(value, f"{name}_{index}", spec) for index, value in enumerate(tree))
+    return None if tree is None else spec(name, tree)
+
+
+def _input_dtype(native: Any, array: np.ndarray) -> str:
+    """The dtype a model takes: Keras casts the floats of an example to its own."""
+    if array.dtype.kind in "USO":
+        return "str"
+    if array.dtype == np.float64 and is_keras(native) and native.autocast:
+        return str(native.input_dtype)
+    return str(array.dtype)
+
+
+def _call(native: Any) -> Callable[..., Any]:
+    return native.call if is_keras(native) else native.__call__
+
+
+def _parameter_names(native: Any) -> list[str]:
+    parameters = inspect.signature(_call(native)).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in kinds and p.name not in _SETTINGS]
+
+
+def arguments(native: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An example as the positional and keyword arguments of the native call.
+
+    A tuple is the positional arguments where the call has room for them, else its one argument. A dict is the keyword
+    arguments where every key is one, else the one argument. Anything else is the one argument.
+    """
+    if is_functional(native):
+        return (example,), {}
+    names = _parameter_names(native)
+    if isinstance(example, tuple) and (len(example) == 1 or len(names) > 1):
+        return example, {}
+    if isinstance(example, Mapping) and set(example) <= {*names, "mask"}:
+        return (), dict(example)
+    return (example,), {}
+
+
+def flatten(native: Any, example: Any, signature: Signature) -> Arrays:
+    """An example in the native call's nesting as arrays by input name; floats and ints have the signature's size.
+
+    Raises:
+        SignatureError: it is not nested as the signature says.
+    """
+    trees = (tuple(signature.args or ()), dict(signature.kwargs))
+    if isinstance(example, (tuple, list)) and is_functional(native):
+        example = example[0] if isinstance(example, tuple) and len(example) == 1 else example
+    values = dict(_pairs(trees, arguments(native, example), signature))
+    return {spec.name: _as(values[spec.name], spec.dtype) for spec in signature.inputs}
+
+
+def _as(value: Any, dtype: str) -> np.ndarray:
+    array = np.asarray(value)
+    if dtype != "str" and array.dtype.kind == np.dtype(dtype).kind:
+        return array.astype(dtype, copy=False)
+    return array
+
+
+def _pairs(tree: Tree, values: Any, signature: Signature) -> Iterator[tuple[str, Any]]:
+    """Leaves of a tree of names with what stands at their places in some values."""
+    if isinstance(tree, str):
+        yield tree, values
+    elif isinstance(tree, Mapping) and isinstance(values, Mapping) and set(tree) == set(values):
+        for key, inner in tree.items():
+            yield from _pairs(inner, values[key], signature)
+    elif isinstance(tree, (tuple, list)) and isinstance(values, (tuple, list)) and len(tree) == len(values):
+        for inner, value in zip(tree, values, strict=True):
+            yield from _pairs(inner, value, signature)
+    elif tree is not None:
+        raise SignatureError(
+            f"the example does not fit {signature}: the call takes {tree!r}, the example has {values!r}."
+        )
+
+
+def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
+    """The outputs in inference mode, by the signature's names."""
+    import tensorflow as tf
+
+    tensors = {name: tf.convert_to_tensor(array) for name, array in inputs.items()}
+    with _device(native):
+        outputs = call(native, tensors, signature)
+    return {name: np.asarray(tensor) for name, tensor in by_name(outputs, signature).items()}
+
+
+def _device(native: Any) -> contextlib.AbstractContextManager[Any]:
+    """The device that a model's variables are on."""
+    import tensorflow as tf
+
+    variables = getattr(native, "variables", None) or ()
+    device = next((getattr(v, "value", v).device for v in variables if hasattr(getattr(v, "value", v), "device")), None)
+    return tf.device(device) if device else contextlib.nullcontext()
+
+
+def call(native: Any, tensors: Mapping[str, Any], signature: Signature) -> Any:
+    """The native call in inference mode, on TensorFlow tensors by input name."""
+    if is_functional(native):
+        own = _named_inputs(_structures(native)[0])
+        ordered = list(tensors.values())
+        names = [spec.name for spec in own[0]]
+        known = tensors if set(tensors) == set(names) else dict(zip(names, ordered, strict=True))
+        return native(map_tree(lambda name: known[name], own[1]), training=False)
+    args = map_tree(lambda name: tensors[name], tuple(signature.args or ()))
+    kwargs = map_tree(lambda name: tensors[name], dict(signature.kwargs))
+    if is_keras(native):
+        return native(*args, **kwargs, training=False)
+    if served := _served(native, signature):
+        return served(**tensors)
+    settings = {"training": False} if "training" in inspect.signature(_call(native)).parameters else {}
+    return native(*args, **kwargs, **settings)
+
+
+def by_name(outputs: Any, signature: Signature) -> dict[str, Any]:
+    """Outputs in the native nesting by the signature's names.
+
+    Raises:
+        SignatureError: there are not as many as the signature says.
+    """
+    found: dict[str, Any] = {}
+
+    def visit(tree: Tree, values: Any) -> None:
+        if isinstance(tree, Mapping) and isinstance(values, Mapping):
+            for key, inner in tree.items():
+                visit(inner, values[key])
+        elif isinstance(tree, (tuple, list)) and isinstance(values, (tuple, list)):
+            for inner, value in zip(tree, values, strict=True):
+                visit(inner, value)
+        elif isinstance(tree, str):
+            found[tree] = values[0] if isinstance(values, (tuple, list)) and len(values) == 1 else values
+
+    visit(signature.returns, outputs)
+    if len(found) != len(signature.outputs):
+        raise SignatureError(f"the model returned {len(list(leaves(outputs)))} outputs, its signature is {signature}.")
+    return {spec.name: found[spec.name] for spec in signature.outputs}
+
+
+def trace(native: Any, signature: Signature) -> Any:
+    """The model as one TensorFlow graph in inference mode, a `ConcreteFunction` of the inputs in the signature's order.
+
+    Symbolic dimensions have no size in it. Whatever the model raises while it is traced passes through.
+    """
+    import tensorflow as tf
+
+    specs = [
+        tf.TensorSpec(
+            None if spec.shape is None else [n if isinstance(n, int) else None for n in spec.shape],
+            "string" if spec.dtype == "str" else spec.dtype,
+            name=f"input_{index}",
+        )
+        for index, spec in enumerate(signature.inputs)
+    ]
+    names = [spec.name for spec in signature.inputs]
+    # Autograph would rewrite the user's `call`; Keras itself traces without it.
+    function = tf.function(
+        lambda *tensors: call(native, dict(zip(names, tensors, strict=True)), signature), autograph=False
+    )
+    if is_keras(native) and not is_functional(native):
+        _build(native, signature)
+    return function.get_concrete_function(*specs)
+
+
+def _build(native: Any, signature: Signature) -> None:
+    """Make the variables that a model makes on its first call; a graph must not make any."""
+    import tensorflow as tf
+
+    zeros = signature.draw({})
+    call(native, {name: tf.zeros_like(array) for name, array in zeros.items()}, signature)
+
+
+def _served(native: Any, signature: Signature | None = None) -> Any:
+    """A restored SavedModel's serving function, where it takes the signature's inputs by name."""
+    functions = getattr(native, "signatures", None)
+    if not functions:
+        return None
+    function = functions.get("serving_default") or next(iter(functions.values()))
+    takes = set(function.structured_input_signature[1])
+    return function if signature is None or {spec.name for spec in signature.inputs} == takes else None
+
+
+def _of_served(native: Any) -> Signature:
+    """The signature that a SavedModel was saved with, or of the one trace that a `tf.Module`'s call has."""
+    function = _served(native)
+    if function is None:
+        return _of_concrete(native)
+    inputs = tuple(_tensor_spec(name, spec) for name, spec in function.structured_input_signature[1].items())
+    outputs, returns = _named_outputs(function.structured_outputs, [], {spec.name for spec in inputs})
+    return Signature(inputs, outputs, (), {spec.name: spec.name for spec in inputs}, returns)
+
+
+def _tensor_spec(name: str, spec: Any) -> TensorSpec:
+    return TensorSpec(name, dtype_name(spec.dtype), dims(name, spec.shape))
+
+
+def _of_concrete(native: Any) -> Signature:
+    method = getattr(native, "__call__", None)
+    declared = getattr(method, "input_signature", None)
+    if not declared:
+        raise SignatureError(
+            f"{type(native).__name__} does not say what its inputs are: pass example=, or give its __call__ a "
+            "tf.function with an input_signature."
+        )
+    names = _parameter_names(native)
+    inputs = tuple(_tensor_spec(names[index], spec) for index, spec in enumerate(declared))
+    called = Signature(inputs, (), tuple(spec.name for spec in inputs), {}, ())
+    outputs = trace(native, called).structured_outputs
+    labels = [f"output_{index}" for index in range(len(list(leaves(outputs))))]
+    found, returns = _named_outputs(outputs, labels, set(names))
+    return Signature(inputs, found, called.args, {}, returns)
