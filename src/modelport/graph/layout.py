@@ -5,8 +5,8 @@ copy in which every operator of `CHANNELS_LAST` is a build-only node of the same
 `modelport.channels_last` (`DOMAIN`), never saved to disk:
 
 - its data input (input 0) and its output 0 are `(batch, *spatial, channels)`;
-- **everything else is as in the ONNX operator**: attributes, weights (Conv OI*, ConvTranspose IO*, (C,) scales), `sizes`,
-  `scales`, `roi` and `axes` of Resize, the `grid` of GridSample. They still speak of `(batch, channels, *spatial)`;
+- **everything else is as in the ONNX operator**: attributes, weights (Conv OI*, ConvTranspose IO*, (C,) scales),
+  `sizes`, `scales`, `roi` and `axes` of Resize, `grid` of GridSample. They speak of `(batch, channels, *spatial)`;
 - the slope of a PRelu is the parameter itself, with 1 or C elements (found behind Reshape and Unsqueeze); a PRelu
   whose slope is anything else stays an ordinary, broadcasting PRelu;
 - an operator stays plain ONNX (domain "", channels first) where its layout cannot change: the rank of its data is not
@@ -31,6 +31,15 @@ weights are free, since a builder transposes a weight once. `residual` leaves ou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from modelport.graph.axis_rules import AXIS_RULES, elementwise, weight_behind
+from modelport.graph.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, rank_of
+from modelport.graph.shape_rules import SHAPE_RULES
+from modelport.graph.weights import roles
+
 DOMAIN = "modelport.channels_last"
 """The domain of build-only nodes whose data is (batch, *spatial, channels)."""
 
@@ -38,6 +47,126 @@ CHANNELS_LAST = frozenset(
     """
     AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool GlobalLpPool GlobalMaxPool
     GridSample GroupNormalization InstanceNormalization LRN LpPool MaxPool PRelu Resize SpaceToDepth
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """The operators that become nodes of `DOMAIN`."""
+
+
+def to_channels_last(model: ir.Model) -> tuple[ir.Model, int]:
+    """The graph with its layout-sensitive operators as nodes of `DOMAIN`, and how many Transposes that took.
+
+    Args:
+        model: normalised, with shapes inferred; it is left as it was.
+
+    Returns:
+        The new graph (the same model object where it has no such operator) and the number of Transposes of activations
+        beyond those that the source had.
+    """
+    if not any(node.op_type in CHANNELS_LAST and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()):
+        return model, 0
+    before = count_transposes(model.graph)
+    model = model.clone()
+    model.graph.opset_imports[DOMAIN] = 1
+    Relayout(model.graph, _CHANNELS_LAST_RULES, set(roles(model))).run()
+    return model, max(count_transposes(model.graph) - before, 0)
+
+
+def cancel_transposes(model: ir.Model) -> int:
+    """Move the Transposes of a portable graph together until they cancel; in place.
+
+    Args:
+        model: with shapes inferred; what has no shape keeps its Transposes.
+
+    Returns:
+        How many Transposes of activations are left.
+    """
+    Relayout(model.graph, _RULES, set(roles(model))).run()
+    return count_transposes(model.graph)
+
+
+def count_transposes(graph: ir.Graph) -> int:
+    """How many Transposes of activations a graph has; those of weights and constants are not counted."""
+    fixed = {value for value in graph.initializers.values() if not value.is_graph_input()}
+    count = 0
+    for node in graph:
+        if all(value is None or value in fixed for value in node.inputs):
+            fixed.update(node.outputs)
+        else:
+            count += node.op_type == "Transpose" and node.domain in ("", "ai.onnx")
+    return count
+
+
+def channels_last(rank: int) -> Perm:
+    """The stored order of a (batch, channels, *spatial) value."""
+    return identity(rank) if rank < 2 else (0, *range(2, rank), 1)
+
+
+def _data_rank(node: ir.Node) -> int | None:
+    """The rank of the data of a layout-sensitive operator, from the attributes where shapes do not tell it."""
+    rank = rank_of(node.inputs[0])
+    if rank is None and node.op_type in ("Conv", "ConvTranspose"):
+        rank = rank_of(node.inputs[1])
+    if rank is None and "kernel_shape" in node.attributes:
+        rank = len(node.attributes["kernel_shape"].as_ints()) + 2
+    return rank
+
+
+def _is_spatial(node: ir.Node, rank: int) -> bool:
+    """Whether a Resize leaves the batch and the channels alone, as far as its inputs tell."""
+    axes = node.attributes.get("axes")
+    if axes is not None:
+        return all(axis % rank > 1 for axis in axes.as_ints())
+    scales = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    return scales is None or scales.size == 0 or bool((scales[:2] == 1).all())
+
+
+def _is_sensitive(node: ir.Node, rank: int) -> bool:
+    """Whether a node's data can be (batch, *spatial, channels)."""
+    if rank < 2:
+        return False
+    if node.op_type == "MaxPool":
+        return len(node.outputs) < 2 or not node.outputs[1].uses()
+    if node.op_type == "Resize":
+        return 3 <= rank <= 5 and _is_spatial(node, rank)
+    return True
+
+
+def _wants_channels_last(node: ir.Node, out: Perm | None) -> Iterable[tuple[int, Perm]]:
+    rank = _data_rank(node)
+    if rank is not None and _is_sensitive(node, rank):
+        return [(0, channels_last(rank))]
+    rule = _RULES.get(("", node.op_type))
+    return as_is(node, out) if rule is None else rule.wants(node, out)
+
+
+def _to_domain(layout: Relayout, node: ir.Node) -> bool:
+    value = node.inputs[0]
+    assert value is not None
+    rank = _data_rank(node) if layout.rank(value) is None else layout.rank(value)
+    if rank is None or not _is_sensitive(node, rank):
+        rule = _RULES.get(("", node.op_type))
+        return rule is not None and rule.apply(layout, node)
+    layout.take(node, 0, channels_last(rank))
+    node.domain = DOMAIN
+    layout.give(node, 0, channels_last(rank))
+    return True
+
+
+def _prelu(layout: Relayout, node: ir.Node) -> bool:
+    """A PRelu with one slope, or one per channel, gets the parameter itself."""
+    value, slope = node.inputs[0], node.inputs[1]
+    rank, sizes = layout.rank(value), None if slope is None else layout.entry(slope).dims
+    if slope is None or sizes is None or rank is None or rank < 2 or not layout.is_constant(slope):
+        return elementwise(layout, node)
+    channel = len(sizes) - rank + 1
+    if any(dim != 1 for axis, dim in enumerate(sizes) if axis != channel):
+        return elementwise(layout, node)
+    layout.replace(node, 1, weight_behind(slope))
+    return _to_domain(layout, node)
+
+
+_RULES = AXIS_RULES | SHAPE_RULES
+_CHANNELS_LAST_RULES = _RULES | {
+    ("", op_type): Rule(_prelu if op_type == "PRelu" else _to_domain, _wants_channels_last, always=True)
+    for op_type in CHANNELS_LAST
+}
