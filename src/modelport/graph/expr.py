@@ -301,13 +301,16 @@ _OPERATORS: dict[type[ast.operator], Callable[[Size, Size], Size]] = {
 
 
 def _extreme(function: str, a: Size, b: Size) -> Size:
-    order = is_at_least(a, b)
-    if order is not None:
-        return a if order == (function == "max") else b
-    if a == b:
-        return a
-    args = tuple(sorted({*_flat(function, a), *_flat(function, b)}, key=str))
-    return args[0] if len(args) == 1 else Expr({((Call(function, args), 1),): 1})
+    kept: list[Size] = []
+    for arg in sorted({*_flat(function, a), *_flat(function, b)}, key=str):
+        if not any(_beats(function, other, arg) for other in kept):
+            kept = [other for other in kept if not _beats(function, arg, other)] + [arg]
+    return kept[0] if len(kept) == 1 else Expr({((Call(function, tuple(kept)), 1),): 1})
+
+
+def _beats(function: str, a: Size, b: Size) -> bool:
+    """Whether b adds nothing to a minimum or maximum that has a."""
+    return bool(is_at_least(a, b) if function == "max" else is_at_least(b, a))
 
 
 def _flat(function: str, a: Size) -> tuple[Size, ...]:
@@ -398,7 +401,7 @@ def _print_order(term: tuple[Monomial, Number]) -> tuple[int, str]:
 
 
 def _term_str(monomial: Monomial, coefficient: Number) -> str:
-    size = Fraction(abs(coefficient))
+    size = -coefficient if coefficient < 0 else coefficient
     factors = [str(atom) if power == 1 else f"{atom}**{power}" for atom, power in monomial]
     if size.numerator != 1 or not factors:
         factors.insert(0, str(size.numerator))
