@@ -1,0 +1,205 @@
+"""Tracing a torch model into an `ExportedProgram` that keeps dropout and recurrent layers whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+
+from modelport.backends.torch.failures import explain
+from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
+from modelport.backends.torch.program import Traced, placeholder_order
+from modelport.backends.torch.run import Call, as_module, device_of, evaluating, plain_tree, resized, tensors_of
+from modelport.core.errors import UnsupportedModelError
+from modelport.core.report import Note
+from modelport.core.signature import Arrays, Signature, leaves, map_tree
+
+
+def trace(native: Any, example: Arrays, signature: Signature) -> Traced:
+    """A model as a program in inference mode, with the signature's symbolic dimensions dynamic.
+
+    Raises:
+        UnsupportedModelError: torch cannot trace the model; the message names the line of its code.
+    """
+    if isinstance(native, ExportedProgram):
+        return Traced(native, placeholder_order(native, signature))
+    module = as_module(native)
+    arrays = {s.name: resized(example[s.name], s.shape or (), _sizes(example, signature)) for s in signature.inputs}
+    call = tensors_of(arrays, signature, device_of(native))
+    call = map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs)
+    shapes = _dynamic_shapes(module, Call(*call), signature)
+    devices = [device_of(native).index or 0] if device_of(native).type == "cuda" else []
+    if isinstance(module, torch.jit.ScriptModule):
+        return _trace_script(module, Call(*call), signature)
+    with evaluating(module), _plain_outputs(module), torch.random.fork_rng(devices), torch.no_grad():
+        try:
+            with WholeRecurrentLayers():
+                program = torch.export.export(module, *call, dynamic_shapes=shapes, strict=False)
+        except Exception as exc:
+            raise explain(exc, module, signature) from exc
+    return Traced(program, placeholder_order(program, signature))
+
+
+def prepare(native: Any, program: ExportedProgram) -> tuple[ExportedProgram, list[Note]]:
+    """The program with the operators of `operators.py` where torch's decompositions would lose something.
+
+    Dropout stays a Dropout; recurrent layers that a saved program has stay whole; the dropout inside an attention is
+    taken from the layer around it, because an evaluated model does not tell it.
+
+    Raises:
+        UnsupportedModelError: the program was exported in training mode.
+    """
+    module = torch.fx.GraphModule(program.graph_module, _copied(program.graph_module.graph))
+    layers = {} if isinstance(native, ExportedProgram) else dict(as_module(native).named_modules())
+    called = {_owner(node) for node in module.graph.nodes}
+    unused = {name: layer for name, layer in layers.items() if name not in called}
+    notes: list[Note] = []
+    for node in module.graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            notes.extend(_keep_whole(node, layers, unused))
+    module.recompile()
+    return program._update(module, program.graph_signature), notes
+
+
+def _sizes(example: Arrays, signature: Signature) -> dict[str, int]:
+    """A size of at least 2 for every symbolic dimension, no two alike: torch would take 1 or equal sizes for a rule."""
+    sizes: dict[str, int] = {}
+    for spec in signature.inputs:
+        for axis, dim in enumerate(spec.shape or ()):
+            if isinstance(dim, str):
+                sizes.setdefault(dim, max(2, example[spec.name].shape[axis]))
+    first = next(iter(sizes), None)
+    while first is not None and sizes[first] in [size for dim, size in sizes.items() if dim != first]:
+        sizes[first] += 1
+    return sizes
+
+
+def _dynamic_shapes(module: nn.Module, call: Call, signature: Signature) -> Any:
+    specs = {spec.name: spec for spec in signature.inputs}
+    names = leaves((signature.args, dict(signature.kwargs)))
+    shapes = ShapesCollection()
+    for name, tensor in zip(names, leaves((call.args, call.kwargs)), strict=True):
+        dims = {axis: Dim.DYNAMIC for axis, dim in enumerate(specs[name].shape or ()) if isinstance(dim, str)}
+        if dims:
+            shapes[tensor] = dims
+    return shapes.dynamic_shapes(module, call.args, call.kwargs)
+
+
+def _trace_script(module: torch.jit.ScriptModule, call: Call, signature: Signature) -> Traced:
+    """TorchScript through torch's own converter; what it cannot convert has to come from the original code."""
+    from torch._export.converter import TS2EPConverter
+
+    try:
+        with evaluating(module), torch.no_grad():
+            program = TS2EPConverter(module, call.args, call.kwargs or None).convert()
+    except Exception as exc:
+        raise UnsupportedModelError(
+            f"torch cannot convert this TorchScript module: {type(exc).__name__}: {exc}. "
+            "Export the nn.Module it was scripted from instead."
+        ) from exc
+    return Traced(program, tuple(spec.name for spec in signature.inputs))
+
+
+@contextmanager
+def _plain_outputs(module: nn.Module) -> Iterator[None]:
+    """Let the module return a flat tuple of its output tensors, whatever it returns otherwise."""
+    handle = module.register_forward_hook(lambda module, args, output: tuple(leaves(plain_tree(output))))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _copied(graph: torch.fx.Graph) -> torch.fx.Graph:
+    copied = torch.fx.Graph()
+    copied.output(copied.graph_copy(graph, {}))
+    # The verifier reads the output's metadata too, which graph_copy leaves behind.
+    copied.output_node().meta = dict(graph.output_node().meta)
+    return copied
+
+
+def _owner(node: torch.fx.Node) -> str:
+    """The dotted path of the module whose code made a call; empty for the root."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return next((str(path) for path, _ in reversed(list(stack.values()))), "")
+
+
+def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Mapping[str, nn.Module]) -> list[Note]:
+    """Give one call the operator that keeps it whole, and say what that operator says differently."""
+    namespace, _, name = node.target._schema.name.partition("::")
+    name = name.removesuffix("_")
+    if namespace == "aten" and name in _DROPOUTS:
+        return _keep_dropout(node, name)
+    if namespace == "aten" and name in RECURRENT and node.target._overloadname == "input":
+        hx = node.args[1]
+        node.target = recurrent_operator(name)
+        node.args = (node.args[0], [hx] if isinstance(hx, torch.fx.Node) else hx, *node.args[2:])
+    if name in RECURRENT and all(_is_zeros(state) for state in node.args[1]):
+        node.args = (node.args[0], [], *node.args[2:])
+    if namespace == "aten" and name == "scaled_dot_product_attention":
+        _keep_attention(node, layers, unused)
+    return []
+
+
+_DROPOUTS = {
+    "dropout": "",
+    "feature_dropout": "whole channels are dropped together in torch, single elements in the portable graph",
+    "alpha_dropout": "torch keeps mean and variance when it drops, the portable graph does not",
+    "feature_alpha_dropout": "torch drops whole channels and keeps their mean, the portable graph does not",
+}
+"""The kinds of dropout, and what ONNX's Dropout does otherwise in training."""
+
+
+def _keep_dropout(node: torch.fx.Node, name: str) -> list[Note]:
+    x, ratio, training = node.args
+    if training:
+        raise UnsupportedModelError(
+            f"the program drops values at random ({node.name}): it was exported in training mode. Call model.eval() "
+            "before torch.export.export, or pass the nn.Module itself."
+        )
+    node.target = torch.ops.modelport.dropout.default
+    node.args = (x, ratio)
+    return [Note("changed", _owner(node) or node.name, _DROPOUTS[name])] if _DROPOUTS[name] else []
+
+
+def _keep_attention(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Mapping[str, nn.Module]) -> None:
+    schema = [argument.name for argument in node.target._schema.arguments]
+    given = {**dict(zip(schema, node.args)), **node.kwargs}
+    if given.get("enable_gqa"):
+        return
+    owner = _owner(node)
+    ratio = given.get("dropout_p") or _attention_dropout(layers.get(owner), owner, unused)
+    node.target = torch.ops.modelport.attention.default
+    node.args = (
+        *(given[key] for key in ("query", "key", "value")),
+        given.get("attn_mask"),
+        float(ratio),
+        bool(given.get("is_causal", False)),
+        given.get("scale"),
+    )
+    node.kwargs = {}
+
+
+_ATTENTION_DROPOUTS = ("attn_dropout", "attn_drop", "attention_dropout", "dropout", "dropout_p")
+
+
+def _attention_dropout(layer: nn.Module | None, owner: str, unused: Mapping[str, nn.Module]) -> float:
+    """The ratio that a layer hands to its attention in training: its own number, or that of a Dropout it never calls."""
+    for name in _ATTENTION_DROPOUTS:
+        found = getattr(layer, name, None)
+        if isinstance(found, float):
+            return found
+        if isinstance(found, nn.Dropout) and f"{owner}.{name}".lstrip(".") in unused:
+            return found.p
+    return 0.0
+
+
+def _is_zeros(node: Any) -> bool:
+    return node.op == "call_function" and node.target in (
+        torch.ops.aten.zeros.default,
+        torch.ops.aten.zeros_like.default,
+    )
