@@ -1,0 +1,1 @@
+"""The directory that `save` writes: one program, one copy of the weights, one manifest."""

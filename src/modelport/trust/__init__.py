@@ -1,0 +1,1 @@
+"""What may be opened, and what is refused because opening it could run code."""
