@@ -368,13 +368,11 @@ def _rows() -> dict[tuple[str, str], Rule]:
     applied: dict[str, Callable[[Relayout, ir.Node], bool]] = {
         **dict.fromkeys(UNARY, unary),
         **dict.fromkeys(ELEMENTWISE, elementwise),
-        **dict.fromkeys(REDUCE, reduce),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantize),
         **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), partial(along, default=-1)),
         **dict.fromkeys(("Concat", "GatherElements", "ScatterElements"), partial(along, default=0, data=slice(None))),
         "Split": partial(along, default=0),
         "Compress": partial(along, default=None),
-        **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
         **dict.fromkeys(("CumSum", "CumProd"), cumulate),
         **dict.fromkeys(("Expand", "Tile"), per_axis),
         "Slice": slices,
@@ -382,6 +380,8 @@ def _rows() -> dict[tuple[str, str], Rule]:
         "Resize": resize,
     }
     rows = {("", op_type): Rule(apply, like_output) for op_type, apply in applied.items()}
+    rows |= {("", op_type): Rule(reduce, nothing) for op_type in REDUCE}
+    rows |= {("", op_type): Rule(arg_reduce, nothing) for op_type in ("ArgMax", "ArgMin")}
     rows |= {("", op_type): Rule(normalize_last, nothing) for op_type in ("LayerNormalization", "RMSNormalization")}
     return rows | {key: Rule(by_matrix, nothing) for key in (("", "MatMul"), ("modelport", "Linear"))}
 

@@ -13,6 +13,7 @@ from modelport.graph.relayout import (
     Perm,
     Relayout,
     Rule,
+    constant_array,
     dims_of,
     identity,
     inverse,
@@ -107,10 +108,10 @@ def squeeze(layout: Relayout, node: ir.Node) -> bool:
     return True
 
 
-def _target_dims(layout: Relayout, node: ir.Node, source: Dims) -> Dims | None:
+def _target_dims(node: ir.Node, source: Dims) -> Dims | None:
     """The sizes of a Reshape's output, from its shape input where that is fixed, else as inferred."""
-    inferred, shape = dims_of(node.outputs[0]), layout.const(node.inputs[1])
-    if shape is None or shape.ndim != 1:
+    inferred, shape = dims_of(node.outputs[0]), constant_array(node.inputs[1])
+    if shape is None:
         return inferred
     known: list[int | str | None] = list(inferred or (None,) * shape.size)
     for axis, number in enumerate(shape.tolist()):
@@ -129,13 +130,13 @@ def reshape(layout: Relayout, node: ir.Node) -> bool:
     entry = None if value is None else layout.entry(value)
     if value is None or entry is None or entry.dims is None:
         return False
-    target = _target_dims(layout, node, entry.dims)
+    target = _target_dims(node, entry.dims)
     groups = None if target is None else axis_groups(entry.dims, target)
     if groups is None or target is None:
         return False
     perm = joined_order(entry.primary, groups)
-    if layout.cost(value, perm) and not layout.cost(value, identity(len(perm))):
-        return False
+    if layout.cost(value, perm):
+        perm = _order_for(layout.wanted.get(node.outputs[0]), groups, entry.dims)
     grouped = [axis for group in sorted(groups, key=lambda g: perm.index(g.source[0])) for axis in group.target]
     units = [axis for axis in range(len(target)) if axis not in grouped]
     out = _placed(grouped, units, layout.wanted.get(node.outputs[0]), target)
@@ -148,6 +149,24 @@ def reshape(layout: Relayout, node: ir.Node) -> bool:
     layout.replace(node, 1, shape)
     layout.give(node, 0, out, target)
     return True
+
+
+def _order_for(out: Perm | None, groups: Sequence[Group], dims: Dims) -> Perm:
+    """The input order from which a Reshape comes nearest to the wanted order of its output; its own where none is."""
+    if out is None:
+        return identity(len(dims))
+    order = sorted(groups, key=lambda group: out.index(group.target[0]))
+    used = tuple(axis for group in order for axis in group.source)
+    return used + without(identity(len(dims)), used)
+
+
+def _reshape_wants(node: ir.Node, out: Perm | None) -> Sequence[tuple[int, Perm]]:
+    source = None if node.inputs[0] is None else dims_of(node.inputs[0])
+    target = None if source is None else _target_dims(node, source)
+    if source is None or target is None or out is None or len(out) != len(target):
+        return ()
+    groups = axis_groups(source, target)
+    return () if groups is None else [(0, _order_for(out, groups, source))]
 
 
 def _kept_places(perm: Perm, out: Perm, groups: Sequence[Group]) -> set[int]:
@@ -273,6 +292,7 @@ def einsum(layout: Relayout, node: ir.Node) -> bool:
 
 SHAPE_RULES = {
     ("", "Transpose"): Rule(transpose, _transpose_wants),
+    ("", "Reshape"): Rule(reshape, _reshape_wants),
     ("modelport", "Embedding"): Rule(embedding, nothing),
     **{
         ("", op_type): Rule(apply, nothing)
@@ -280,7 +300,6 @@ SHAPE_RULES = {
             "Einsum": einsum,
             "Flatten": flatten,
             "Gather": gather,
-            "Reshape": reshape,
             "Shape": shape,
             "Size": size,
             "Squeeze": squeeze,
