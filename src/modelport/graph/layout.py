@@ -36,8 +36,8 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from modelport.graph.axis_rules import AXIS_RULES, elementwise, weight_behind
+from modelport.graph.rank_rules import RANK_RULES
 from modelport.graph.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, rank_of
-from modelport.graph.shape_rules import SHAPE_RULES
 from modelport.graph.weights import roles
 
 DOMAIN = "modelport.channels_last"
@@ -165,7 +165,7 @@ def _prelu(layout: Relayout, node: ir.Node) -> bool:
     return _to_domain(layout, node)
 
 
-_RULES = AXIS_RULES | SHAPE_RULES
+_RULES = AXIS_RULES | RANK_RULES
 _CHANNELS_LAST_RULES = _RULES | {
     ("", op_type): Rule(_prelu if op_type == "PRelu" else _to_domain, _wants_channels_last, always=True)
     for op_type in CHANNELS_LAST
