@@ -1,310 +1,319 @@
-"""Rules of the layout pass for operators that move, join, split, add or drop axes, and for those that read shapes."""
+"""The dims of operators that ONNX's inference leaves open where dimensions are symbolic.
+
+A rule takes a `Site` and returns dims per output; `None` leaves an output, or all of them, to ONNX.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
-import onnx_ir as ir
+import numpy as np
 
-from modelport.graph.axis_groups import Group, axis_groups, joined_order
-from modelport.graph.axis_rules import int_attribute, nothing, reordered, set_axis
-from modelport.graph.relayout import (
-    Dims,
-    Perm,
-    Relayout,
-    Rule,
-    constant_array,
-    dims_of,
-    identity,
-    inverse,
-    movable,
-    renumbered,
-    without,
+from modelport.graph.expr import Size, ceil, exact_div, floor, floordiv, is_at_least, maximum, minimum, product
+from modelport.graph.shape_info import Dims, Site
+
+Rule = Callable[[Site], Sequence[Sequence[Size | None] | None] | None]
+
+RULES: dict[str, Rule] = {}
+"""Rules by operator, `domain.operator` outside ONNX's own domain."""
+
+FAR = 2**31 - 1
+"""Slice ends from here on mean the end of the axis."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for some operators."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def broadcast(*shapes: Sequence[Size]) -> Dims:
+    """The shape that shapes broadcast to; of two sizes that may differ, the one that is not 1."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    return tuple(_together(sizes) for sizes in zip(*padded, strict=True))
+
+
+def _together(sizes: Sequence[Size]) -> Size:
+    total: Size = 1
+    for size in sizes:
+        if total == 1 or total == size:
+            total = size
+        elif size == 1:
+            continue
+        elif isinstance(size, int):
+            total = size if not isinstance(total, int) else total
+        elif not isinstance(total, int):
+            total = maximum(total, size)
+    return total
+
+
+def slice_size(dim: Size, start: Size, stop: Size, step: int) -> Size:
+    """How many elements `[start:stop:step]` takes from an axis."""
+    if isinstance(dim, int) and isinstance(start, int) and isinstance(stop, int):
+        return len(range(*slice(start, stop, step).indices(dim)))
+    if step < 0:
+        first = _from_end(dim, start) if is_at_least(start, 0) is False else minimum(start, dim - 1)
+        far = isinstance(stop, int) and stop <= -FAR
+        last = -1 if far else _from_end(dim, stop) if is_at_least(stop, 0) is False else stop
+        return ceil((first - last) * Fraction(1, -step))
+    first = _from_end(dim, start) if is_at_least(start, 0) is False else start
+    last = _from_end(dim, stop) if is_at_least(stop, 0) is False else minimum(stop, dim)
+    size = ceil((last - first) * Fraction(1, step))
+    return max(size, 0) if isinstance(size, int) else size
+
+
+def _from_end(dim: Size, offset: Size) -> Size:
+    return 0 if isinstance(offset, int) and offset <= -FAR else dim + offset
+
+
+@rule(
+    *("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Div", "Equal", "Greater", "GreaterOrEqual"),
+    *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
 )
+def broadcasting(site: Site) -> Sequence[Dims | None]:
+    shapes = [site.dims(index) for index in range(len(site.node.inputs))]
+    return [None if any(shape is None for shape in shapes) else broadcast(*(s for s in shapes if s is not None))]
 
 
-def _transpose_perm(node: ir.Node, rank: int) -> Perm:
-    given = node.attributes.get("perm")
-    return tuple(reversed(range(rank))) if given is None else tuple(given.as_ints())
-
-
-def transpose(layout: Relayout, node: ir.Node) -> bool:
-    """Its output is its input's stored form, read in another order."""
-    value = node.inputs[0]
-    rank = layout.rank(value)
-    if value is None or rank is None:
-        return False
-    perm, entry = _transpose_perm(node, rank), layout.entry(value)
-    places = inverse(perm)
-
-    def read(stored: Perm) -> Perm:
-        return tuple(places[axis] for axis in stored)
-
-    dims = tuple((entry.dims or ())[axis] for axis in perm)
-    forms = {read(stored): form for stored, form in entry.forms.items()}
-    layout.stand_in(node, forms, read(entry.primary), dims)
-    return True
-
-
-def _transpose_wants(node: ir.Node, out: Perm | None) -> Sequence[tuple[int, Perm]]:
-    if out is None:
-        return ()
-    perm = _transpose_perm(node, len(out))
-    return [(0, tuple(perm[axis] for axis in out))]
-
-
-def _placed(kept: Sequence[int], added: Sequence[int], wanted: Perm | None, dims: Dims) -> Perm:
-    """The stored order of an output: axes that come from the input, and new ones of size 1 where they are wanted."""
-    order = list(kept)
-    for axis in sorted(added):
-        before = [place for place, other in enumerate(order) if other == axis - 1]
-        order.insert(before[0] + 1 if before else 0, axis)
-    if wanted is not None and len(wanted) == len(order) and movable(dims, tuple(order), wanted) is not None:
-        return wanted
-    return tuple(order)
-
-
-def unsqueeze(layout: Relayout, node: ir.Node) -> bool:
-    value, axes = node.inputs[0], layout.const(node.inputs[1])
-    rank = layout.rank(value)
-    if value is None or rank is None or axes is None:
-        return False
-    perm = layout.perm(value)
-    out_rank = rank + axes.size
-    added = sorted({int(axis) % out_rank for axis in axes.ravel()})
-    kept = [axis for axis in range(out_rank) if axis not in added]
-    dims: list[int | str | None] = [1] * out_rank
-    for axis, dim in zip(kept, layout.entry(value).dims or (), strict=True):
-        dims[axis] = dim
-    out = _placed([kept[axis] for axis in perm], added, layout.wanted.get(node.outputs[0]), tuple(dims))
-    if without(out, added) != tuple(kept[axis] for axis in perm):
-        out = _placed([kept[axis] for axis in perm], added, None, tuple(dims))
-    if out == identity(out_rank) and perm == identity(rank):
-        return False
-    layout.take(node, 0, perm)
-    layout.replace(node, 1, layout.ints(place for place, axis in enumerate(out) if axis in added))
-    layout.give(node, 0, out, tuple(dims))
-    return True
-
-
-def squeeze(layout: Relayout, node: ir.Node) -> bool:
-    value = node.inputs[0]
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    rank, axes = layout.rank(value), layout.const(given)
-    if value is None or not rank or (given is not None and axes is None):
-        return False
-    dims, perm = layout.entry(value).dims or (), layout.perm(value)
-    if perm == identity(rank):
-        return False
-    if axes is None:
-        if not all(isinstance(dim, int) for dim in dims):
-            return False
-        dropped = {axis for axis, dim in enumerate(dims) if dim == 1}
-    else:
-        dropped = {int(axis) % rank for axis in axes.ravel()}
-    layout.take(node, 0, perm)
-    layout.replace(node, 1, layout.ints(place for place, axis in enumerate(perm) if axis in dropped))
-    layout.give(node, 0, renumbered(without(perm, dropped)))
-    return True
-
-
-def _target_dims(node: ir.Node, source: Dims) -> Dims | None:
-    """The sizes of a Reshape's output, from its shape input where that is fixed, else as inferred."""
-    inferred, shape = dims_of(node.outputs[0]), constant_array(node.inputs[1])
-    if shape is None:
-        return inferred
-    known: list[int | str | None] = list(inferred or (None,) * shape.size)
-    for axis, number in enumerate(shape.tolist()):
-        if number > 0:
-            known[axis] = number
-        elif number == 0:
-            if int_attribute(node, "allowzero", 0) or axis >= len(source):
-                return None
-            known[axis] = source[axis]
-    return tuple(known)
-
-
-def reshape(layout: Relayout, node: ir.Node) -> bool:
-    """A Reshape joins axes that stand together in the stored order, too, and splits axes in place."""
-    value = node.inputs[0]
-    entry = None if value is None else layout.entry(value)
-    if value is None or entry is None or entry.dims is None:
-        return False
-    target = _target_dims(node, entry.dims)
-    groups = None if target is None else axis_groups(entry.dims, target)
-    if groups is None or target is None:
-        return False
-    perm = joined_order(entry.primary, groups)
-    if layout.cost(value, perm):
-        perm = _order_for(layout.wanted.get(node.outputs[0]), groups, entry.dims)
-    grouped = [axis for group in sorted(groups, key=lambda g: perm.index(g.source[0])) for axis in group.target]
-    units = [axis for axis in range(len(target)) if axis not in grouped]
-    out = _placed(grouped, units, layout.wanted.get(node.outputs[0]), target)
-    if perm == identity(len(perm)) and out == identity(len(out)):
-        return False
-    shape = _stored_shape(layout, node, [target[axis] for axis in out], _kept_places(perm, out, groups), out)
-    if shape is None:
-        return False
-    layout.take(node, 0, perm)
-    layout.replace(node, 1, shape)
-    layout.give(node, 0, out, target)
-    return True
-
-
-def _order_for(out: Perm | None, groups: Sequence[Group], dims: Dims) -> Perm:
-    """The input order from which a Reshape comes nearest to the wanted order of its output; its own where none is."""
-    if out is None:
-        return identity(len(dims))
-    order = sorted(groups, key=lambda group: out.index(group.target[0]))
-    used = tuple(axis for group in order for axis in group.source)
-    return used + without(identity(len(dims)), used)
-
-
-def _reshape_wants(node: ir.Node, out: Perm | None) -> Sequence[tuple[int, Perm]]:
-    source = None if node.inputs[0] is None else dims_of(node.inputs[0])
-    target = None if source is None else _target_dims(node, source)
-    if source is None or target is None or out is None or len(out) != len(target):
-        return ()
-    groups = axis_groups(source, target)
-    return () if groups is None else [(0, _order_for(out, groups, source))]
-
-
-def _kept_places(perm: Perm, out: Perm, groups: Sequence[Group]) -> set[int]:
-    """Places at which the stored input and the stored output have one axis in common."""
-    same = {(group.source[0], group.target[0]) for group in groups if len(group.source) == len(group.target) == 1}
-    return {place for place, pair in enumerate(zip(perm, out, strict=False)) if pair in same}
-
-
-def _stored_shape(
-    layout: Relayout, node: ir.Node, sizes: Sequence[int | str | None], kept: set[int], out: Perm
-) -> ir.Value | None:
-    """The shape input for the stored order: fixed up to one -1 and sizes that are copied, else gathered."""
-    open_places = [place for place, size in enumerate(sizes) if not isinstance(size, int)]
-    numbers = [size if isinstance(size, int) else -1 for size in sizes]
-    for place in open_places:
-        if numbers.count(-1) > 1 and place in kept:
-            numbers[place] = 0
-    if numbers.count(-1) <= 1:
-        node.attributes.pop("allowzero", None)
-        return layout.ints(numbers, "shape")
-    given = node.inputs[1]
-    if given is None or layout.const(given) is not None or layout.entry(given).dims != (len(sizes),):
+@rule("MatMul")
+def matmul(site: Site) -> Sequence[Dims | None] | None:
+    a, b = site.dims(0), site.dims(1)
+    if not a or not b:
         return None
-    return reordered(layout, given, out)
+    rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
+    return [(*broadcast(a[:-2], b[:-2]), *rows, *columns)]
 
 
-def flatten(layout: Relayout, node: ir.Node) -> bool:
-    """Flatten needs its axes in their own order, those of size 1 excepted."""
-    value = node.inputs[0]
-    entry = None if value is None else layout.entry(value)
-    if value is None or entry is None or entry.dims is None or entry.primary == identity(len(entry.dims)):
-        return False
-    rank, perm = len(entry.dims), entry.primary
-    if movable(entry.dims, perm, identity(rank)) is None:
-        return False
-    axis = int_attribute(node, "axis", 1)
-    axis = axis % rank if axis < 0 else axis
-    before = [place for place, a in enumerate(perm) if a < axis and entry.dims[a] != 1]
-    layout.take(node, 0, perm)
-    set_axis(node, "axis", max(before, default=-1) + 1)
-    layout.give(node, 0, (0, 1))
-    return True
+@rule("Reshape")
+def reshape(site: Site) -> Sequence[Sequence[Size | None] | None] | None:
+    data, target = site.dims(0), site.sizes(1)
+    if target is None:
+        shape = site.dims(1)
+        return [[None] * shape[0]] if shape is not None and isinstance(shape[0], int) else None
+    zero_is_copy = not site.attr("allowzero", 0)
+    sizes: list[Size | None] = list(target)
+    for axis, size in enumerate(target):
+        if size == 0 and zero_is_copy:
+            sizes[axis] = data[axis] if data is not None and axis < len(data) else None
+    if -1 in sizes:
+        axis = sizes.index(-1)
+        rest = [size for index, size in enumerate(sizes) if index != axis]
+        sizes[axis] = None if data is None or None in rest else _share(product(data), product(rest))  # type: ignore[arg-type]
+    return [sizes]
 
 
-def gather(layout: Relayout, node: ir.Node) -> bool:
-    """The axis of the data is replaced by those of the indices."""
-    value, indices = node.inputs[0], node.inputs[1]
-    rank, count = layout.rank(value), layout.rank(indices)
-    if value is None or indices is None or not rank or count is None or layout.perm(value) == identity(rank):
-        return False
-    perm, axis = layout.perm(value), int_attribute(node, "axis", 0) % rank
-    out: list[int] = []
-    for other in perm:
-        if other == axis:
-            out += range(axis, axis + count)
-        else:
-            out.append(other if other < axis else other + count - 1)
-    layout.take(node, 0, perm)
-    set_axis(node, "axis", perm.index(axis))
-    layout.give(node, 0, tuple(out))
-    return True
+def _share(total: Size, part: Size) -> Size | None:
+    if part == 0:
+        return None
+    exact = exact_div(total, part)
+    return floordiv(total, part) if exact is None else exact
 
 
-def embedding(layout: Relayout, node: ir.Node) -> bool:
-    """The ids in any order; the features are last."""
-    ids = node.inputs[0]
-    rank = layout.rank(ids)
-    if ids is None or rank is None or layout.perm(ids) == identity(rank):
-        return False
-    perm = layout.perm(ids)
-    layout.take(node, 0, perm)
-    layout.give(node, 0, (*perm, rank))
-    return True
+@rule("Expand")
+def expand(site: Site) -> Sequence[Dims] | None:
+    data, target = site.dims(0), site.sizes(1)
+    return None if data is None or target is None else [broadcast(data, target)]
 
 
-def shape(layout: Relayout, node: ir.Node) -> bool:
-    """The sizes of a stored form, put back in order."""
-    value = node.inputs[0]
-    rank = layout.rank(value)
-    if value is None or rank is None or identity(rank) in layout.entry(value).forms:
-        return False
-    start, end = (_bounded(int_attribute(node, name, last), rank) for name, last in (("start", 0), ("end", rank)))
-    perm = layout.perm(value)
-    sizes = layout.emit("Shape", [layout.form(value, perm)], {}, (rank,))
-    sizes.type = ir.TensorType(ir.DataType.INT64)
-    order = layout.ints(inverse(perm)[start:end], "order")
-    picked = layout.emit("Gather", [sizes, order], {"axis": 0}, (max(end - start, 0),))
-    layout.stand_in(node, {(0,): picked}, (0,))
-    return True
+@rule("Slice")
+def slice_(site: Site) -> Sequence[Sequence[Size | None] | None] | None:
+    data = site.dims(0)
+    if data is None:
+        return None
+    axes = site.ints(3) if site.has(3) else tuple(range(len(site.sizes(1) or ())))
+    if axes is None:
+        return [[None] * len(data)]
+    axes = tuple(axis % len(data) for axis in axes)
+    starts, stops = site.sizes(1), site.sizes(2)
+    steps = site.ints(4) if site.has(4) else (1,) * len(axes)
+    if starts is None or stops is None or steps is None:
+        return [[None if axis in axes else size for axis, size in enumerate(data)]]
+    sizes = list(data)
+    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+        sizes[axis] = slice_size(data[axis], start, stop, step)
+    return [sizes]
 
 
-def _bounded(axis: int, rank: int) -> int:
-    return min(max(axis + rank if axis < 0 else axis, 0), rank)
+@rule("Concat")
+def concat(site: Site) -> Sequence[Dims] | None:
+    shapes = [site.dims(index) for index in range(len(site.node.inputs))]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
+        return None
+    axis = site.attr("axis", 0) % len(known[0])
+    sizes = [next((s for s in column if isinstance(s, int)), column[0]) for column in zip(*known, strict=True)]
+    sizes[axis] = sum((shape[axis] for shape in known[1:]), start=known[0][axis])
+    return [tuple(sizes)]
 
 
-def size(layout: Relayout, node: ir.Node) -> bool:
-    value = node.inputs[0]
-    if value is None or layout.rank(value) is None:
-        return False
-    layout.take(node, 0, layout.perm(value))
-    layout.give(node, 0, ())
-    return True
+@rule("Split")
+def split(site: Site) -> Sequence[Dims] | None:
+    data = site.dims(0)
+    if data is None:
+        return None
+    count = len(site.node.outputs)
+    axis = site.attr("axis", 0) % len(data)
+    parts: Sequence[Size] | None = site.sizes(1) if site.has(1) else site.attr("split")
+    if parts is None and not site.has(1):
+        chunk = exact_div(data[axis], count)
+        chunk = ceil(data[axis] * Fraction(1, count)) if chunk is None or floor(chunk) != chunk else chunk
+        parts = [chunk] * (count - 1) + [data[axis] - chunk * (count - 1)]
+    return None if parts is None else [(*data[:axis], part, *data[axis + 1 :]) for part in parts]
 
 
-def einsum(layout: Relayout, node: ir.Node) -> bool:
-    """The letters of an operand follow its stored order."""
-    left, arrow, right = node.attributes["equation"].as_string().replace(" ", "").partition("->")
-    terms = left.split(",")
-    values = [value for value in node.inputs if value is not None]
-    if not arrow or "." in left or len(values) != len(terms):
-        return False
-    orders = [layout.perm(v) if layout.rank(v) == len(t) else None for v, t in zip(values, terms, strict=True)]
-    if all(order is None or order == identity(len(order)) for order in orders):
-        return False
-    for index, (order, term) in enumerate(zip(orders, terms, strict=True)):
-        if order is not None:
-            layout.take(node, index, order)
-            terms[index] = "".join(term[axis] for axis in order)
-    node.attributes["equation"] = ir.AttrString("equation", f"{','.join(terms)}->{right}")
-    layout.give(node, 0, identity(len(right)))
-    return True
+@rule("Flatten")
+def flatten(site: Site) -> Sequence[Dims] | None:
+    data = site.dims(0)
+    if data is None:
+        return None
+    axis = site.attr("axis", 1)
+    axis += len(data) if axis < 0 else 0
+    return [(product(data[:axis]), product(data[axis:]))]
 
 
-SHAPE_RULES = {
-    ("", "Transpose"): Rule(transpose, _transpose_wants),
-    ("", "Reshape"): Rule(reshape, _reshape_wants),
-    ("modelport", "Embedding"): Rule(embedding, nothing),
-    **{
-        ("", op_type): Rule(apply, nothing)
-        for op_type, apply in {
-            "Einsum": einsum,
-            "Flatten": flatten,
-            "Gather": gather,
-            "Shape": shape,
-            "Size": size,
-            "Squeeze": squeeze,
-            "Unsqueeze": unsqueeze,
-        }.items()
-    },
-}
-"""Rules by domain and operator."""
+@rule("Squeeze")
+def squeeze(site: Site) -> Sequence[Dims] | None:
+    data = site.dims(0)
+    if data is None or site.has(1) or site.attr("axes") is not None:
+        return None
+    return [tuple(size for size in data if size != 1)]
+
+
+@rule("Tile")
+def tile(site: Site) -> Sequence[Dims] | None:
+    data, repeats = site.dims(0), site.sizes(1)
+    return None if data is None or repeats is None else [tuple(a * b for a, b in zip(data, repeats, strict=True))]
+
+
+@rule("Pad")
+def pad(site: Site) -> Sequence[Dims] | None:
+    data, pads = site.dims(0), site.sizes(1)
+    axes = site.ints(3) if site.has(3) else tuple(range(len(data or ())))
+    if data is None or pads is None or axes is None:
+        return None
+    sizes = list(data)
+    for index, axis in enumerate(axes):
+        sizes[axis % len(data)] = sizes[axis % len(data)] + pads[index] + pads[index + len(axes)]
+    return [tuple(sizes)]
+
+
+@rule("Range")
+def range_(site: Site) -> Sequence[Sequence[Size | None]] | None:
+    parts = [site.sizes(index) for index in range(3)]
+    if any(part is None for part in parts):
+        return None
+    start, stop, step = (part[0] for part in parts if part is not None)
+    length = None if step == 0 else exact_div(stop - start, step)
+    if length is None:
+        return None
+    return [(maximum(ceil(length), 0),)]
+
+
+@rule("ConstantOfShape")
+def constant_of_shape(site: Site) -> Sequence[Dims] | None:
+    sizes = site.sizes(0)
+    return None if sizes is None else [sizes]
+
+
+@rule("OneHot")
+def one_hot(site: Site) -> Sequence[Sequence[Size | None]] | None:
+    indices, depth = site.dims(0), site.sizes(1)
+    if indices is None:
+        return None
+    axis = site.attr("axis", -1) % (len(indices) + 1)
+    return [(*indices[:axis], None if depth is None else depth[0], *indices[axis:])]
+
+
+@rule("TopK")
+def top_k(site: Site) -> Sequence[Sequence[Size | None]] | None:
+    data, k = site.dims(0), site.sizes(1)
+    if data is None:
+        return None
+    axis = site.attr("axis", -1) % len(data)
+    return [(*data[:axis], None if k is None else k[0], *data[axis + 1 :])] * 2
+
+
+@rule("Resize")
+def resize(site: Site) -> Sequence[Dims] | None:
+    data = site.dims(0)
+    if data is None or site.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return None
+    axes = [axis % len(data) for axis in site.attr("axes", range(len(data)))]
+    sizes: list[Size] = list(data)
+    targets = site.sizes(3)
+    if site.has(2) and not site.has(3):
+        tensor = site.node.inputs[2].const_value
+        if tensor is None or tensor.size != len(axes):
+            return None
+        targets = tuple(_scaled(data[axis], scale) for axis, scale in zip(axes, tensor.numpy(), strict=True))
+    if targets is None:
+        return None
+    for axis, size in zip(axes, targets, strict=True):
+        sizes[axis] = size
+    return [tuple(sizes)]
+
+
+def _scaled(dim: Size, scale: np.floating) -> Size:
+    # The standard multiplies in float32, where three times a third is one; the nearest short fraction says the same.
+    short = Fraction(float(scale)).limit_denominator(1000)
+    return floor(dim * (short if np.float32(short) == scale else Fraction(float(scale))))
+
+
+@rule("DepthToSpace")
+def depth_to_space(site: Site) -> Sequence[Dims] | None:
+    data, block = site.dims(0), site.attr("blocksize", 1)
+    if data is None:
+        return None
+    return [(data[0], floordiv(data[1], block * block), *(size * block for size in data[2:]))]
+
+
+@rule("SpaceToDepth")
+def space_to_depth(site: Site) -> Sequence[Dims] | None:
+    data, block = site.dims(0), site.attr("blocksize", 1)
+    if data is None:
+        return None
+    return [(data[0], data[1] * block * block, *(floordiv(size, block) for size in data[2:]))]
+
+
+@rule("Einsum")
+def einsum(site: Site) -> Sequence[Dims] | None:
+    shapes = [site.dims(index) for index in range(len(site.node.inputs))]
+    terms, arrow, result = site.attr("equation", "").replace(" ", "").partition("->")
+    letters: dict[str, Size] = {}
+    for term, shape in zip(terms.split(","), shapes, strict=False):
+        if shape is None or "." in term or len(term) != len(shape):
+            return None
+        for letter, size in zip(term, shape, strict=True):
+            letters[letter] = _together([letters.get(letter, 1), size])
+    if not arrow:
+        result = "".join(letter for letter in sorted(letters) if terms.count(letter) == 1)
+    return None if "." in result else [tuple(letters[letter] for letter in result)]
+
+
+@rule("modelport.Linear")
+def linear(site: Site) -> Sequence[Dims] | None:
+    x, weight = site.dims(0), site.dims(1)
+    return None if x is None or weight is None else [(*x[:-1], weight[1 if site.attr("transposed", 0) else 0])]
+
+
+@rule("modelport.Embedding")
+def embedding(site: Site) -> Sequence[Dims] | None:
+    ids, weight = site.dims(0), site.dims(1)
+    return None if ids is None or weight is None else [(*ids, weight[1])]
+
+
+@rule("modelport.LSTM", "modelport.GRU", "modelport.RNN")
+def recurrent(site: Site) -> Sequence[Dims] | None:
+    x = site.dims(0)
+    if x is None:
+        return None
+    directions = 2 if site.attr("bidirectional", 0) else 1
+    hidden = site.attr("hidden_size")
+    state = (directions * site.attr("num_layers", 1), x[0] if site.attr("batch_first", 0) else x[1], hidden)
+    return [(x[0], x[1], directions * hidden), state, state]

@@ -1,0 +1,118 @@
+"""The shapes of operators that hold graphs: If, Loop, Scan, SequenceMap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from modelport.graph.expr import Size
+from modelport.graph.shape_info import ShapeInfo, record
+
+Walk = Callable[[ir.Graph], None]
+"""Infers the nodes of a graph whose inputs are recorded."""
+
+Rule = Callable[[ir.Node, ShapeInfo, Walk], None]
+
+
+Typed = tuple[ir.TypeProtocol | None, Sequence[Size | None] | None]
+
+
+def _if(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
+    branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
+    for branch in branches:
+        _enter(branch, info, walk)
+    for index, value in enumerate(node.outputs):
+        ends = [branch.outputs[index] for branch in branches]
+        dims = _agreed([info.dims(end) for end in ends])
+        _record_merged(value, info, ends[0], dims)
+
+
+def _loop(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
+    body = node.attributes["body"].as_graph()
+    states = len(node.inputs) - 2
+    scalar = [ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.BOOL)]
+    for value, kind in zip(body.inputs[:2], scalar, strict=True):
+        info.set(value, kind, ())
+    starts: list[tuple[ir.TypeProtocol | None, Sequence[Size | None] | None]] = [
+        _of(node.inputs[2 + index], info) for index in range(states)
+    ]
+    for _ in range(2):
+        for value, (kind, dims) in zip(body.inputs[2:], starts, strict=True):
+            info.set(value, kind or value.type, dims)
+        _enter(body, info, walk)
+        ends = [info.dims(value) for value in body.outputs[1 : 1 + states]]
+        # A size that changes from one round to the next is not known; the body is inferred again without it.
+        settled: list[Typed] = [(kind, _agreed([dims, end])) for (kind, dims), end in zip(starts, ends, strict=True)]
+        if [dims for _, dims in settled] == [dims for _, dims in starts]:
+            break
+        starts = settled
+    for index, value in enumerate(node.outputs):
+        end = body.outputs[1 + index]
+        dims = info.dims(end)
+        stacked = index >= states and dims is not None
+        own: Sequence[Size | None] | None = (None, *dims) if stacked and dims is not None else dims
+        _record_merged(value, info, end, starts[index][1] if index < states else own)
+
+
+def _scan(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
+    body = node.attributes["body"].as_graph()
+    scanned = node.attributes["num_scan_inputs"].as_int()
+    states = len(node.inputs) - scanned
+    axes = node.attributes["scan_input_axes"].as_ints() if "scan_input_axes" in node.attributes else (0,) * scanned
+    length: Size | None = None
+    for index, (value, source) in enumerate(zip(body.inputs, node.inputs, strict=True)):
+        kind, dims = _of(source, info)
+        if index >= states and dims is not None:
+            axis = axes[index - states] % len(dims)
+            length = dims[axis] if length is None else length
+            dims = (*dims[:axis], *dims[axis + 1 :])
+        info.set(value, kind or value.type, dims)
+    _enter(body, info, walk)
+    out_axes = node.attributes.get("scan_output_axes")
+    for index, value in enumerate(node.outputs):
+        end = body.outputs[index]
+        dims = info.dims(end)
+        if index >= states and dims is not None:
+            axis = 0 if out_axes is None else out_axes.as_ints()[index - states] % (len(dims) + 1)
+            dims = (*dims[:axis], length, *dims[axis:])
+        _record_merged(value, info, end, dims)
+
+
+def _sequence_map(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
+    body = node.attributes["body"].as_graph()
+    for value, source in zip(body.inputs, node.inputs, strict=True):
+        kind = None if source is None else info.type(source)
+        info.set(value, kind.elem_type if isinstance(kind, ir.SequenceType) else kind or value.type, None)
+    _enter(body, info, walk)
+    for value in node.outputs:
+        record(value, info, (None, None))
+
+
+def _enter(graph: ir.Graph, info: ShapeInfo, walk: Walk) -> None:
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            info.set(value, ir.TensorType(value.const_value.dtype), [int(d) for d in value.const_value.shape.numpy()])
+    walk(graph)
+
+
+def _of(value: ir.Value | None, info: ShapeInfo) -> tuple[ir.TypeProtocol | None, Sequence[Size | None] | None]:
+    return (None, None) if value is None else (info.type(value), info.dims(value))
+
+
+def _agreed(shapes: Sequence[Sequence[Size | None] | None]) -> list[Size | None] | None:
+    """The sizes that all shapes have; `None` where they differ."""
+    first, *rest = shapes
+    if first is None or any(shape is None or len(shape) != len(first) for shape in rest):
+        return None
+    columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
+    return [column[0] if all(size == column[0] for size in column) else None for column in columns]
+
+
+def _record_merged(value: ir.Value, info: ShapeInfo, end: ir.Value, dims: Sequence[Size | None] | None) -> None:
+    record(value, info, (info.type(end), dims))
+    info.set_elements(value, None)
+
+
+SUBGRAPHS: dict[str, Rule] = {"If": _if, "Loop": _loop, "Scan": _scan, "SequenceMap": _sequence_map}
+"""Rules by operator; each records the node's outputs and everything in its graphs."""
