@@ -25,6 +25,8 @@ def clean(model: ir.Model, keep: Collection[str]) -> None:
             node.resize_outputs(1)
         if node.op_type in ("Constant", "Dropout") or node.domain:
             continue
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and _is_zeros(node.inputs[2], keep):
+            node.resize_inputs(2)
         known = _known_result(node, keep)
         if known is not None:
             _replace_by_constant(graph, node, known)
@@ -40,7 +42,7 @@ def clean(model: ir.Model, keep: Collection[str]) -> None:
 
 
 def separate_outputs(graph: ir.Graph) -> None:
-    """Give every output of the graph a value of its own: one that is an input, a weight or twice an output is copied."""
+    """Give every output of the graph a value of its own: what is an input, a weight or an output already is copied."""
     seen: set[int] = set()
     for i, value in enumerate(graph.outputs):
         if id(value) in seen or value.is_graph_input() or value.is_initializer():
@@ -159,6 +161,15 @@ def _takes_all(node: ir.Node) -> bool:
     if starts is None or ends is None or steps is None:
         return False
     return bool((starts == 0).all() and (ends == _FULL).all() and (steps == 1).all())
+
+
+def _is_zeros(value: ir.Value | None, keep: Collection[str]) -> bool:
+    """Whether a value is a constant of zeros, small or still to be expanded."""
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "Expand":
+        value = producer.inputs[0]
+    array = _array(value, keep)
+    return array is not None and not array.any()
 
 
 def _merge_constants(graph: ir.Graph, keep: Collection[str]) -> None:

@@ -183,7 +183,7 @@ def plain_tree(value: Any) -> Tree:
         return [plain_tree(item) for item in value]
     raise UnsupportedModelError(
         f"the model returns a {type(value).__module__}.{type(value).__qualname__}, which is no tensor. Wrap it in a "
-        "module whose forward returns tensors only (for a Hugging Face model, config.use_cache = False drops the cache)."
+        "module that returns tensors only (a Hugging Face model drops its cache with config.use_cache = False)."
     )
 
 
@@ -357,7 +357,8 @@ def _probe(
         ) from exc
     specs = []
     for name, a, b in zip(leaves(returns), at_small, at_large, strict=True):
-        shape = [_follow(n, m, small, large, f"{name}_dim_{axis}") for axis, (n, m) in enumerate(zip(a.shape, b.shape))]
+        sizes = enumerate(zip(a.shape, b.shape, strict=True))
+        shape = [_follow(n, m, small, large, f"{name}_dim_{axis}") for axis, (n, m) in sizes]
         specs.append(tensor_spec(name, a, shape))
     return tuple(specs), returns
 

@@ -30,11 +30,11 @@ def trace(native: Any, example: Arrays, signature: Signature) -> Traced:
     module = as_module(native)
     arrays = {s.name: resized(example[s.name], s.shape or (), _sizes(example, signature)) for s in signature.inputs}
     call = tensors_of(arrays, signature, device_of(native))
-    call = map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs)
-    shapes = _dynamic_shapes(module, Call(*call), signature)
+    call = Call(map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs))
+    shapes = _dynamic_shapes(module, call, signature)
     devices = [device_of(native).index or 0] if device_of(native).type == "cuda" else []
     if isinstance(module, torch.jit.ScriptModule):
-        return _trace_script(module, Call(*call), signature)
+        return _trace_script(module, call, signature)
     with evaluating(module), _plain_outputs(module), torch.random.fork_rng(devices), torch.no_grad():
         try:
             with WholeRecurrentLayers():
@@ -134,6 +134,8 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
     name = name.removesuffix("_")
     if namespace == "aten" and name in _DROPOUTS:
         return _keep_dropout(node, name)
+    if namespace == "aten" and name.startswith("adaptive_avg_pool"):
+        _keep_pooling(node)
     if namespace == "aten" and name in RECURRENT and node.target._overloadname == "input":
         hx = node.args[1]
         node.target = recurrent_operator(name)
@@ -166,9 +168,22 @@ def _keep_dropout(node: torch.fx.Node, name: str) -> list[Note]:
     return [Note("changed", _owner(node) or node.name, _DROPOUTS[name])] if _DROPOUTS[name] else []
 
 
+def _keep_pooling(node: torch.fx.Node) -> None:
+    """An adaptive mean over all of the image, or over equal parts of it, is a plain one; else torch gathers strides."""
+    x, output = node.args
+    rank, sizes = len(output), x.meta["val"].shape[-len(output) :]
+    if all(size == 1 for size in output):
+        node.target, node.args = torch.ops.aten.mean.dim, (x, list(range(-rank, 0)), True)
+    elif all(
+        isinstance(n, int) and isinstance(size, int) and n % size == 0 for n, size in zip(sizes, output, strict=True)
+    ):
+        kernel = [n // size for n, size in zip(sizes, output, strict=True)]
+        node.target, node.args = getattr(torch.ops.aten, f"avg_pool{rank}d").default, (x, kernel, kernel)
+
+
 def _keep_attention(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Mapping[str, nn.Module]) -> None:
     schema = [argument.name for argument in node.target._schema.arguments]
-    given = {**dict(zip(schema, node.args)), **node.kwargs}
+    given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
     if given.get("enable_gqa"):
         return
     owner = _owner(node)
@@ -188,7 +203,7 @@ _ATTENTION_DROPOUTS = ("attn_dropout", "attn_drop", "attention_dropout", "dropou
 
 
 def _attention_dropout(layer: nn.Module | None, owner: str, unused: Mapping[str, nn.Module]) -> float:
-    """The ratio that a layer hands to its attention in training: its own number, or that of a Dropout it never calls."""
+    """The ratio a layer hands to its attention in training: its own number, or that of a Dropout it never calls."""
     for name in _ATTENTION_DROPOUTS:
         found = getattr(layer, name, None)
         if isinstance(found, float):

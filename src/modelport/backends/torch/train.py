@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,18 +34,13 @@ def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signat
     call = tensors_of(inputs, signature, device)
     # cuDNN's recurrent kernels have no backward pass in inference mode.
     with evaluating(module), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        outputs = dict(zip((s.name for s in signature.outputs), leaves(plain_tree(call_module(module, call)))))
-        reached = [name for name, tensor in outputs.items() if name in cotangents and tensor.requires_grad]
-        found = (
-            torch.autograd.grad(
-                [outputs[name] for name in reached],
-                list(trained.values()),
-                [to_tensor(cotangents[name]).to(device, outputs[name].dtype) for name in reached],
-                allow_unused=True,
-            )
-            if reached and trained
-            else [None] * len(trained)
-        )
+        outputs = list(leaves(plain_tree(call_module(module, call))))
+        named = [(s.name, tensor) for s, tensor in zip(signature.outputs, outputs, strict=True)]
+        reached = {name: tensor for name, tensor in named if name in cotangents and tensor.requires_grad}
+        found: Sequence[torch.Tensor | None] = [None] * len(trained)
+        if reached and trained:
+            weighted = [to_tensor(cotangents[name]).to(device, tensor.dtype) for name, tensor in reached.items()]
+            found = torch.autograd.grad([*reached.values()], [*trained.values()], weighted, allow_unused=True)
     return {
         name: to_numpy(torch.zeros_like(tensor) if gradient is None else gradient)
         for (name, tensor), gradient in zip(trained.items(), found, strict=True)
