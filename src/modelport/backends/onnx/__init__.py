@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modelport.core.backend import Built, Exported, FileFormat, Graph, Opened, Support
+from modelport.core.backend import Built, Exported, FileFormat, Opened, Support
 from modelport.core.signature import Arrays, Signature
+
+if TYPE_CHECKING:
+    from modelport.core.backend import Graph
 
 
 def _detect(path: Path) -> bool:
@@ -32,10 +35,10 @@ def _write(native: Any, path: Path, signature: Signature | None, example: Any) -
 class OnnxBackend:
     """`onnx.ModelProto` (and `onnx_ir.Model`) as native models."""
 
-    name = "onnx"
-    aliases = ("onnxruntime", "ort")
-    modules = ("onnx", "onnx_ir", "onnxruntime")
-    formats = (FileFormat("onnx", (".onnx",), _detect, open=_open, write=_write),)
+    name: str = "onnx"
+    aliases: tuple[str, ...] = ("onnxruntime", "ort")
+    modules: tuple[str, ...] = ("onnx", "onnx_ir", "onnxruntime")
+    formats: tuple[FileFormat, ...] = (FileFormat("onnx", (".onnx",), _detect, open=_open, write=_write),)
 
     def owns(self, native: Any) -> bool:
         onnx, onnx_ir = sys.modules.get("onnx"), sys.modules.get("onnx_ir")

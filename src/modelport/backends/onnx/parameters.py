@@ -38,8 +38,7 @@ def assign(native: Any, parameters: Mapping[str, Any]) -> None:
     given = {name: np.asarray(value) for name, value in parameters.items()}
     _check(weights, tied, given)
     arrays = {
-        name: np.ascontiguousarray(given[name], value.const_value.dtype.numpy())
-        for name, value in weights.items()
+        name: np.ascontiguousarray(given[name], value.const_value.dtype.numpy()) for name, value in weights.items()
     }
     if isinstance(native, ir.Model):
         for name, value in weights.items():
