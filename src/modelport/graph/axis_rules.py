@@ -335,6 +335,26 @@ def resize(layout: Relayout, node: ir.Node) -> bool:
 # The last axes.
 
 
+def _keeps_last(perm: Perm, first: int) -> bool:
+    """Whether the axes from `first` on are stored last and in order."""
+    return perm[first:] == tuple(range(first, len(perm)))
+
+
+def _last_in_order(layout: Relayout, node: ir.Node, value: ir.Value, first: int) -> Perm:
+    """A stored order with the axes from `first` on last: one there is, the wanted one, or the value's own."""
+    wanted = layout.wanted.get(node.outputs[0])
+    known = [layout.perm(value), *layout.entry(value).forms, *([] if wanted is None else [wanted])]
+    rank = len(known[0])
+    return next((perm for perm in known if len(perm) == rank and _keeps_last(perm, first)), identity(rank))
+
+
+def _last_wants(node: ir.Node, out: Perm | None) -> Iterable[tuple[int, Perm]]:
+    first = -1 if node.op_type in ("MatMul", "Linear") else int_attribute(node, "axis", -1)
+    if out is None or rank_of(node.inputs[0]) != len(out) or not _keeps_last(out, first % max(len(out), 1)):
+        return ()
+    return [(0, out)]
+
+
 def normalize_last(layout: Relayout, node: ir.Node) -> bool:
     """LayerNormalization and RMSNormalization: the axes from `axis` on stay last and in order."""
     value = node.inputs[0]
@@ -342,7 +362,7 @@ def normalize_last(layout: Relayout, node: ir.Node) -> bool:
     if value is None or not rank or any(output.uses() for output in node.outputs[1:]):
         return False
     axis = int_attribute(node, "axis", -1) % rank
-    perm = without(layout.perm(value), range(axis, rank)) + tuple(range(axis, rank))
+    perm = _last_in_order(layout, node, value, axis)
     if perm == identity(rank):
         return False
     layout.take(node, 0, perm)
@@ -356,7 +376,7 @@ def by_matrix(layout: Relayout, node: ir.Node) -> bool:
     rank = layout.rank(value)
     if value is None or rank is None or rank < 2 or (node.domain == "" and layout.rank(node.inputs[1]) != 2):
         return False
-    perm = (*without(layout.perm(value), (rank - 1,)), rank - 1)
+    perm = _last_in_order(layout, node, value, rank - 1)
     if perm == identity(rank):
         return False
     layout.take(node, 0, perm)
@@ -382,7 +402,7 @@ def _rows() -> dict[tuple[str, str], Rule]:
     rows = {("", op_type): Rule(apply, like_output) for op_type, apply in applied.items()}
     rows |= {("", op_type): Rule(reduce, nothing) for op_type in REDUCE}
     rows |= {("", op_type): Rule(arg_reduce, nothing) for op_type in ("ArgMax", "ArgMin")}
-    rows |= {("", op_type): Rule(normalize_last, nothing) for op_type in ("LayerNormalization", "RMSNormalization")}
+    rows |= {("", op_type): Rule(normalize_last, _last_wants) for op_type in ("LayerNormalization", "RMSNormalization")}
     return rows | {key: Rule(by_matrix, nothing) for key in (("", "MatMul"), ("modelport", "Linear"))}
 
 

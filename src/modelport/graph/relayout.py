@@ -261,12 +261,16 @@ class Relayout:
         self._names |= set(_names_in(self.graph))
         self._output_names = [value.name or "" for value in self.graph.outputs]
         self.wanted |= self._collect_wants()
+        used = {value for value in self.graph.initializers.values() if value.uses()}
         for node in tuple(self.graph):
             self._cursor = node
             self._visit(node)
         self._cursor = None
         self._finish_outputs()
         self.graph.remove(self._absorbed, safe=True)
+        for value in used:
+            if not value.uses() and not value.is_graph_output() and value.name not in self.weights:
+                self.graph.initializers.pop(value.name)
 
     def _rule(self, node: ir.Node) -> Rule | None:
         return self.rules.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
