@@ -15,6 +15,7 @@ from modelport.graph.relayout import (
     dims_of,
     identity,
     inverse,
+    is_read,
     rank_of,
     renumbered,
     without,
@@ -359,7 +360,7 @@ def normalize_last(layout: Relayout, node: ir.Node) -> bool:
     """LayerNormalization and RMSNormalization: the axes from `axis` on stay last and in order."""
     value = node.inputs[0]
     rank = layout.rank(value)
-    if value is None or not rank or any(output.uses() for output in node.outputs[1:]):
+    if value is None or not rank or any(is_read(output) for output in node.outputs[1:]):
         return False
     axis = int_attribute(node, "axis", -1) % rank
     perm = _last_in_order(layout, node, value, axis)

@@ -37,7 +37,7 @@ import onnx_ir as ir
 
 from modelport.graph.axis_rules import AXIS_RULES, elementwise, weight_behind
 from modelport.graph.rank_rules import RANK_RULES
-from modelport.graph.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, rank_of
+from modelport.graph.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, is_read, rank_of
 from modelport.graph.weights import roles
 
 DOMAIN = "modelport.channels_last"
@@ -125,7 +125,7 @@ def _is_sensitive(node: ir.Node, rank: int) -> bool:
     if rank < 2:
         return False
     if node.op_type == "MaxPool":
-        return len(node.outputs) < 2 or not node.outputs[1].uses()
+        return not any(is_read(value) for value in node.outputs[1:])
     if node.op_type == "Resize":
         return 3 <= rank <= 5 and _is_spatial(node, rank)
     return True

@@ -110,6 +110,11 @@ def dims_of(value: ir.Value) -> Dims | None:
     return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
 
+def is_read(value: ir.Value) -> bool:
+    """Whether a node or the graph's result depends on a value."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
 def constant_array(value: ir.Value | None) -> np.ndarray | None:
     """The contents of a small initializer or Constant; `None` where they are not fixed, or many."""
     if value is None or value.is_graph_input():
@@ -269,7 +274,7 @@ class Relayout:
         self._finish_outputs()
         self.graph.remove(self._absorbed, safe=True)
         for value in used:
-            if not value.uses() and not value.is_graph_output() and value.name not in self.weights:
+            if not is_read(value) and value.name not in self.weights:
                 self.graph.initializers.pop(value.name)
 
     def _rule(self, node: ir.Node) -> Rule | None:
