@@ -92,7 +92,7 @@ class KerasBackend:
         FileFormat("h5", (".h5", ".hdf5"), _detect("h5"), _open("h5"), _write("h5"), unsafe=_unsafe("h5")),
         FileFormat(
             "savedmodel",
-            ("",),
+            (),
             _detect("savedmodel"),
             _open("savedmodel"),
             _write("savedmodel"),
@@ -171,8 +171,7 @@ class KerasBackend:
         return gradients(native, inputs, cotangents, signature)
 
     def support(self, op_type: str, domain: str = "") -> Support:
-        """See `Backend.support`; imports Keras, whose table of operators it reads."""
-        require_tensorflow()
+        """See `Backend.support`."""
         from modelport.backends.keras.ops import support
 
         return support(op_type, domain)

@@ -29,8 +29,8 @@ def place(native: Any, device: str) -> Any:
     if all(_is_on(variable, name) for variable in native.variables):
         return native
     problem = (
-        f"{type(native).__name__} cannot be moved to {device!r}: TensorFlow variables stay where they were made, and it "
-        f"cannot be made anew from a configuration. Make it under tf.device({name!r})."
+        f"{type(native).__name__} cannot be moved to {device!r}: TensorFlow variables stay where they were made, and "
+        f"it cannot be made anew from a configuration. Make it under tf.device({name!r})."
     )
     if not is_keras(native):
         raise UnsupportedModelError(problem)

@@ -390,7 +390,7 @@ def _module_weights(module: Any) -> Iterator[Weight]:
     taken: set[str] = set()
     seen: set[int] = set()
     for variable in module_variables(module):
-        if id(variable) in seen or not variable.dtype.is_floating and not variable.dtype.is_integer:
+        if id(variable) in seen or (not variable.dtype.is_floating and not variable.dtype.is_integer):
             continue
         seen.add(id(variable))
         name = _unique(variable.name.split(":")[0].replace("/", "."), taken)

@@ -50,7 +50,7 @@ def is_keras(native: Any) -> bool:
 
 def is_functional(native: Any) -> bool:
     """Whether a model was built from `keras.Input`, so that it knows its inputs and outputs."""
-    return is_keras(native) and getattr(native, "_inputs_struct", None) is not None or _is_built_sequential(native)
+    return (is_keras(native) and getattr(native, "_inputs_struct", None) is not None) or _is_built_sequential(native)
 
 
 def _is_built_sequential(native: Any) -> bool:
@@ -154,8 +154,7 @@ def _of_example(native: Any, example: Any) -> Signature:
     kwargs = {key: _name_tree(tree, key, spec) for key, tree in kwargs.items()}
     called = Signature(tuple(specs), (), args, kwargs, ())
     outputs = trace(native, called).structured_outputs
-    tensors = [tensor for tensor in leaves(outputs)]
-    named = [f"output_{index}" for index in range(len(tensors))]
+    named = [f"output_{index}" for index, _ in enumerate(leaves(outputs))]
     found, returns = _named_outputs(outputs, named, {s.name for s in specs})
     return Signature(called.inputs, found, args, kwargs, returns)
 
@@ -358,8 +357,7 @@ def _tensor_spec(name: str, spec: Any) -> TensorSpec:
 
 
 def _of_concrete(native: Any) -> Signature:
-    method = getattr(native, "__call__", None)
-    declared = getattr(method, "input_signature", None)
+    declared = getattr(type(native).__call__, "input_signature", None) if callable(native) else None
     if not declared:
         raise SignatureError(
             f"{type(native).__name__} does not say what its inputs are: pass example=, or give its __call__ a "
@@ -369,6 +367,6 @@ def _of_concrete(native: Any) -> Signature:
     inputs = tuple(_tensor_spec(names[index], spec) for index, spec in enumerate(declared))
     called = Signature(inputs, (), tuple(spec.name for spec in inputs), {}, ())
     outputs = trace(native, called).structured_outputs
-    labels = [f"output_{index}" for index in range(len(list(leaves(outputs))))]
+    labels = [f"output_{index}" for index, _ in enumerate(leaves(outputs))]
     found, returns = _named_outputs(outputs, labels, set(names))
     return Signature(inputs, found, called.args, {}, returns)

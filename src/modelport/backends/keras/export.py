@@ -1,0 +1,136 @@
+"""Keras model to portable graph: one trace, lowered backwards from its outputs.
+
+`docs/keras-export.md` says why it is done this way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
+
+import modelport.backends.keras.lower  # noqa: F401  (fills the tables)
+from modelport.backends.keras.layers import Layout, Weight, weights
+from modelport.backends.keras.lower.lowering import Frame, Lowering
+from modelport.backends.keras.lower.trace import Trace, record
+from modelport.backends.keras.run import by_name
+from modelport.core.backend import Exported
+from modelport.core.errors import ModelPortError, UnsupportedModelError
+from modelport.core.report import Note
+from modelport.core.signature import Arrays, Signature
+from modelport.graph.layout import cancel_transposes
+from modelport.graph.signature import ir_dtype, write_signature
+from modelport.graph.weights import set_roles
+
+_IR_VERSION = 10
+
+
+def export(native: Any, example: Arrays, signature: Signature) -> Exported:
+    """The portable graph of a Keras model or a TensorFlow module; the model is left as it was.
+
+    Args:
+        native: a `keras.Layer`, a `tf.Module` or a restored SavedModel.
+        example: not used: TensorFlow traces with the signature's shapes.
+        signature: names the graph's inputs and outputs.
+
+    Raises:
+        UnsupportedModelError: TensorFlow cannot trace the model.
+        UnsupportedOpError: an op has no portable form; the message names it and its layer.
+    """
+    try:
+        traced = record(native, signature)
+    except ModelPortError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        raise UnsupportedModelError(f"TensorFlow cannot trace {type(native).__name__}: {error}") from error
+    table = weights(native)
+    by_handle = {id(weight.variable.handle): weight for weight in table}
+    reserved = [name for weight in table for name in weight.names]
+    reserved += [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    lowering = Lowering(traced, by_handle, reserved)
+    frame = _frame(traced, lowering, signature)
+    outputs = by_name(traced.function.structured_outputs, signature)
+    values = {name: lowering.value(frame, _inner(traced, tensor)) for name, tensor in outputs.items()}
+    _set_outputs(lowering, values)
+    for weight in table:
+        lowering.parameter(weight)
+    model = ir.Model(lowering.graph, ir_version=_IR_VERSION, producer_name="modelport")
+    _finish(model, lowering, signature)
+    set_roles(model, {name: weight.role for weight in table for name in weight.names})
+    return Exported(model, tuple(dict.fromkeys(lowering.notes)))
+
+
+def _inner(traced: Trace, tensor: Any) -> Any:
+    """The tensor of the graph that a structured output stands for."""
+    return tensor if hasattr(tensor, "op") else traced.function.graph.outputs[0]
+
+
+def _frame(traced: Trace, lowering: Lowering, signature: Signature) -> Frame:
+    """The traced graph with the signature's inputs and the model's weights at its placeholders."""
+    graph = traced.function.graph
+    captured = {internal.name: external for external, internal in graph.captures}
+    placeholders = [tensor for tensor in graph.inputs if tensor.name not in captured]
+    given: dict[str, Any] = {}
+    for tensor, spec in zip(placeholders, signature.inputs, strict=True):
+        shape = None if spec.shape is None else ir.Shape(spec.shape)
+        value = ir.Value(name=spec.name, type=ir.TensorType(ir_dtype(spec.dtype)), shape=shape)
+        lowering.graph.inputs.append(value)
+        given[tensor.name] = value
+    variables = {id(v.handle): v for v in graph.variables}
+    for name, external in captured.items():
+        if id(external) in lowering.weights:
+            given[name] = lowering.weights[id(external)]
+        elif id(external) in variables:
+            given[name] = _stray(lowering, variables[id(external)])
+        elif external.dtype.name not in ("resource", "variant"):
+            given[name] = external.numpy()
+    return Frame(graph, given)
+
+
+def _stray(lowering: Lowering, variable: Any) -> Weight:
+    """A variable that the graph reads and the model does not keep among its weights: a constant of that name."""
+    shape = tuple(variable.shape)
+    name = lowering.unique(variable.name.split(":")[0].replace("/", "."))
+    lowering.notes.append(
+        Note("changed", name, "the model reads this variable but does not keep it among its weights: it is a constant")
+    )
+    return Weight(variable, (name,), Layout(shape, shape), "buffer")
+
+
+def _set_outputs(lowering: Lowering, values: dict[str, ir.Value]) -> None:
+    fixed = {id(value) for value in (*lowering.graph.inputs, *lowering.graph.initializers.values())}
+    for name, value in values.items():
+        if id(value) in fixed:
+            value = lowering.tape.op("Identity", [value])
+        fixed.add(id(value))
+        value.name = name
+        lowering.graph.outputs.append(value)
+
+
+def _finish(model: ir.Model, lowering: Lowering, signature: Signature) -> None:
+    """Name what is not named, drop what is not used, know every shape, cancel the transposes."""
+    outputs = {id(value) for value in model.graph.outputs}
+    for node in model.graph:
+        if not node.name or node.name.startswith("node_"):
+            node.name = lowering.unique(node.op_type.lower())
+        for value in node.outputs:
+            if id(value) not in outputs and (not value.name or value.name.startswith("val_")):
+                value.name = lowering.unique(f"{node.name}.out")
+    write_signature(model, signature)
+    kept = {name: value for name, value in model.graph.initializers.items()}
+    RemoveUnusedNodesPass()(model)
+    for name, value in kept.items():
+        if name not in model.graph.initializers and _is_weight(lowering, name):
+            model.graph.initializers[name] = value
+    ShapeInferencePass()(model)
+    cancel_transposes(model)
+    TopologicalSortPass()(model)
+
+
+def _is_weight(lowering: Lowering, name: str) -> bool:
+    return name in lowering._weights
+
+
+_ = np

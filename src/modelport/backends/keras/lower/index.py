@@ -1,0 +1,188 @@
+"""Slicing, gathering and scattering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from modelport.backends.keras.lower.context import Context
+from modelport.backends.keras.lower.static import Unknown
+from modelport.backends.keras.lower.table import op
+
+_END = (1 << 62, -(1 << 62))
+"""Beyond the end of any axis, forwards and backwards."""
+
+
+@op("StridedSlice", needs=(0,))
+def strided_slice(g: Context, x: ir.Value) -> ir.Value:
+    begin, end, strides = (g.elements(index) for index in (1, 2, 3))
+    if begin is None or end is None or strides is None:
+        raise g.fail("the bounds of a slice are computed")
+    plan = _StridedPlan(g, begin, end, strides)
+    if plan.axes:
+        x = plan.slice(g, x)
+    if plan.dropped:
+        x = g("Squeeze", x, plan.dropped)
+    return g("Unsqueeze", x, plan.new) if plan.new else x
+
+
+class _StridedPlan:
+    """A strided slice as Slice, Squeeze and Unsqueeze: which axes each works on."""
+
+    def __init__(self, g: Context, begin: list[Any], end: list[Any], strides: list[Any]) -> None:
+        masks = {name: g.attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+        self.axes: list[int] = []
+        self.starts: list[Any] = []
+        self.ends: list[Any] = []
+        self.steps: list[int] = []
+        self.dropped: list[int] = []
+        self.new: list[int] = []
+        self._inputs = g.op.inputs
+        flags = {name: [bool(mask >> i & 1) for i in range(len(begin))] for name, mask in masks.items()}
+        axis = result = 0
+        for i in range(len(begin)):
+            if flags["ellipsis"][i]:
+                later = sum(not flags["new_axis"][j] for j in range(i + 1, len(begin)))
+                result += g.rank(0) - axis - later
+                axis = g.rank(0) - later
+            elif flags["new_axis"][i]:
+                self.new.append(result)
+                result += 1
+            else:
+                dropped = flags["shrink_axis"][i]
+                open_ends = (flags["begin"][i] and not dropped, flags["end"][i] and not dropped)
+                self._axis(i, axis, begin[i], end[i], int(strides[i]), open_ends, dropped)
+                result += not dropped
+                axis += 1
+
+    def _axis(
+        self, place: int, axis: int, begin: Any, end: Any, step: int, open_ends: tuple[bool, bool], dropped: bool
+    ) -> None:
+        if dropped:
+            self.dropped.append(axis)
+            start: Any = place if isinstance(begin, Unknown) else begin
+            stop: Any = "next" if isinstance(begin, Unknown) else (begin + 1 if begin != -1 else _END[0])
+            computed = (isinstance(begin, Unknown), isinstance(begin, Unknown))
+        else:
+            if all(open_ends) and step == 1:
+                return
+            start = (0 if step > 0 else _END[0]) if open_ends[0] else place if isinstance(begin, Unknown) else begin
+            stop = _END[step < 0] if open_ends[1] else place if isinstance(end, Unknown) else end
+            computed = (
+                isinstance(begin, Unknown) and not open_ends[0],
+                isinstance(end, Unknown) and not open_ends[1],
+            )
+        self.axes.append(axis)
+        self.starts.append((start, computed[0]))
+        self.ends.append((stop, computed[1]))
+        self.steps.append(step)
+
+    def slice(self, g: Context, x: ir.Value) -> ir.Value:
+        starts = self._bounds(g, self.starts, 1)
+        ends = self._bounds(g, self.ends, 2)
+        steps = [] if all(step == 1 for step in self.steps) else [self.steps]
+        return g("Slice", x, starts, ends, self.axes, *steps)
+
+    def _bounds(self, g: Context, bounds: list[Any], index: int) -> Any:
+        """Bounds as one constant, or as a Concat of those that are computed and those that are not."""
+        if not any(computed for _, computed in bounds):
+            return [bound for bound, _ in bounds]
+        parts: list[ir.Value] = []
+        for position, (bound, computed) in enumerate(bounds):
+            if not computed:
+                parts.append(g.lowering.constant(np.asarray([bound], np.int64)))
+            elif bound == "next":
+                start = self._one(g, 1, self.starts[position][0])
+                parts.append(g("Add", start, np.asarray([1], np.int64)))
+            else:
+                parts.append(self._one(g, index, bound))
+        return parts[0] if len(parts) == 1 else g("Concat", *parts, axis=0)
+
+    def _one(self, g: Context, index: int, place: int) -> ir.Value:
+        whole = g.int64(g.value(self._inputs[index]))
+        return g("Gather", whole, np.asarray([place], np.int64), axis=0)
+
+
+@op("Slice", needs=(0,))
+def slice_(g: Context, x: ir.Value) -> ir.Value:
+    begin, size = g.elements(1), g.elements(2)
+    if begin is None or size is None or any(isinstance(n, Unknown) for n in begin):
+        return _computed_slice(g, x)
+    axes = [axis for axis, (b, n) in enumerate(zip(begin, size, strict=True)) if b != 0 or n != -1]
+    shape = g.shape(0) or ()
+    axes = [axis for axis in axes if begin[axis] != 0 or size[axis] not in (shape[axis], Unknown(_name(g), axis))]
+    if any(isinstance(size[axis], Unknown) for axis in axes):
+        return _computed_slice(g, x)
+    if not axes:
+        return x
+    ends = [_END[0] if size[axis] == -1 else begin[axis] + size[axis] for axis in axes]
+    return g("Slice", x, [begin[axis] for axis in axes], ends, axes)
+
+
+def _name(g: Context) -> str:
+    return str(g.op.inputs[0].name)
+
+
+def _computed_slice(g: Context, x: ir.Value) -> ir.Value:
+    begin, size = (g.int64(g.value(g.op.inputs[index])) for index in (1, 2))
+    beyond = np.asarray(_END[0], np.int64)
+    rest = g("Equal", size, np.asarray(-1, np.int64))
+    return g("Slice", x, begin, g("Where", rest, beyond, g("Add", begin, size)))
+
+
+@op("GatherV2", static=(2,))
+def gather(g: Context, x: ir.Value, indices: ir.Value, axis: np.ndarray) -> ir.Value:
+    if g.attr("batch_dims") == 0:
+        return g("Gather", x, indices, axis=int(axis))
+    if g.attr("batch_dims") == int(axis) == g.rank(1) - 1 and g.rank(0) == g.rank(1):
+        return g("GatherElements", x, indices, axis=int(axis))
+    if g.attr("batch_dims") == int(axis):
+        last = g("Unsqueeze", g.int64(indices), [-1])
+        return g("GatherND", x, last, batch_dims=g.attr("batch_dims"))
+    raise g.fail("rows are gathered batch by batch along a later axis")
+
+
+@op("GatherNd")
+def gather_nd(g: Context, x: ir.Value, indices: ir.Value) -> ir.Value:
+    return g("GatherND", x, g.int64(indices))
+
+
+@op("OneHot", static=(1,))
+def one_hot(g: Context, indices: ir.Value, depth: np.ndarray, on: ir.Value, off: ir.Value) -> ir.Value:
+    values = g("Concat", g("Unsqueeze", off, [0]), g("Unsqueeze", on, [0]), axis=0)
+    settled = (g.static(2), g.static(3))
+    if settled[0] is not None and settled[1] is not None:
+        values = g.operand(np.stack([settled[1], settled[0]]))
+    # ONNX counts a negative index from the end; TensorFlow's has no one-hot. Moved past the depth it has none either.
+    ids = g.int64(indices)
+    inside = g("Where", g("Less", ids, 0), np.asarray(int(depth), np.int64), ids)
+    return g("OneHot", inside, np.asarray(int(depth), np.int64), values, axis=g.attr("axis"))
+
+
+@op("Where")
+def where(g: Context, condition: ir.Value) -> ir.Value:
+    return g("Transpose", g("NonZero", condition), perm=[1, 0])
+
+
+@op("ScatterNd", needs=(0, 1))
+def scatter_nd(g: Context, indices: ir.Value, updates: ir.Value) -> ir.Value:
+    target = g.elements(2)
+    known = target is not None and not any(isinstance(n, Unknown) for n in target)
+    shape = target if known else g.int64(g.value(g.op.inputs[2]))
+    zeros = g("Expand", g.operand(0, (updates,)), shape)
+    return g("ScatterND", zeros, g.int64(indices), updates, reduction="add")
+
+
+_SCATTERS = {
+    "TensorScatterUpdate": "none",
+    "TensorScatterAdd": "add",
+    "TensorScatterMax": "max",
+    "TensorScatterMin": "min",
+}
+
+
+@op(*_SCATTERS)
+def tensor_scatter(g: Context, x: ir.Value, indices: ir.Value, updates: ir.Value) -> ir.Value:
+    return g("ScatterND", x, g.int64(indices), updates, reduction=_SCATTERS[g.op.type])
