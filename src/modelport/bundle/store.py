@@ -33,8 +33,13 @@ class Bundle(NamedTuple):
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a directory is a bundle, damaged or not."""
-    return path.is_dir() and (path.suffix == SUFFIX or (path / NAME).is_file())
+    """Whether a directory is a bundle, damaged or not.
+
+    Where two names cannot be exchanged, a save that goes on right now leaves a moment without anything at the path.
+    """
+    if path.suffix.lower() == SUFFIX:
+        return path.is_dir() or not path.exists()
+    return (path / NAME).is_file()
 
 
 def seal(folder: Path, manifest: Manifest, unused: Unused) -> None:
@@ -70,16 +75,23 @@ def read_bundle(path: Path) -> Bundle:
 @contextmanager
 def _directory(path: Path) -> Iterator[int]:
     """The directory's descriptor, which stays with this bundle when another one takes its place."""
-    if not recover(path):
-        raise MissingFileError(f"there is no file or directory {path}: check the path.")
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except NotADirectoryError as error:
-        raise IntegrityError(f"{path} is a file, and a bundle is a directory. {_AGAIN}") from error
+    descriptor = _open_directory(path)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open_directory(path: Path) -> int:
+    for _ in range(_ATTEMPTS):
+        recover(path)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError as error:
+            raise IntegrityError(f"{path} is a file, and a bundle is a directory. {_AGAIN}") from error
+    raise MissingFileError(f"there is no file or directory {path}: check the path.")
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
