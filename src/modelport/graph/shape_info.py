@@ -104,6 +104,15 @@ class ShapeInfo:
         if array is not None and array.size <= MAX_ELEMENTS:
             self._elements[value] = array
 
+    def adopt(self, value: ir.Value, other: ir.Value) -> None:
+        """Record for a value all that is known of another, which it replaces."""
+        if other in self._types:
+            self._types[value] = self._types[other]
+        if other in self._dims:
+            self._dims[value] = self._dims[other]
+        if other in self._elements:
+            self._elements[value] = self._elements[other]
+
     def write(self) -> None:
         """Put the types and shapes found on the values of the graph."""
         for value, kind in self._types.items():

@@ -60,6 +60,9 @@ def _scan(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
     scanned = node.attributes["num_scan_inputs"].as_int()
     states = len(node.inputs) - scanned
     axes = node.attributes["scan_input_axes"].as_ints() if "scan_input_axes" in node.attributes else (0,) * scanned
+    if len(body.inputs) != len(node.inputs):
+        # The Scan of opset 8 has sequence lengths and a batch axis; `upgrade` refuses it.
+        return
     length: Size | None = None
     for index, (value, source) in enumerate(zip(body.inputs, node.inputs, strict=True)):
         kind, dims = _of(source, info)

@@ -38,7 +38,11 @@ def rule(*names: str) -> Callable[[Callable[[Site], Any]], Rule]:
                 result = function(site)
             except Unknown:
                 return None
-            return result if isinstance(result, (list, tuple)) else [result]
+            # NumPy hands out the element of a 0-d array of objects, not the array.
+            results = result if isinstance(result, (list, tuple)) else [result]
+            return [
+                item if isinstance(item, np.ndarray) or item is None else object_array([item], ()) for item in results
+            ]
 
         VALUES.update(dict.fromkeys(names, safe))
         return safe

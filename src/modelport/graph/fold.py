@@ -1,0 +1,159 @@
+"""Constant folding: what follows from constants alone is computed once. Weights are never folded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from modelport.graph.expr import Size, is_known
+from modelport.graph.shape_info import INTEGERS, Dims, ShapeInfo
+from modelport.graph.weights import roles
+
+MAX_FOLDED_BYTES = 1 << 20
+"""A larger result stays a computation, so that folding a fill or an expansion does not blow up the model."""
+
+_KEPT = frozenset({"Bernoulli", "Constant", "Dropout", "Multinomial"})
+"""Operators that mean more than their value: chance, and what training needs."""
+
+
+def fold_constants(model: ir.Model, info: ShapeInfo) -> int:
+    """Replace values that follow from constants, or from the shapes that are known, by initializers, in place.
+
+    Args:
+        model: the graph, at an opset that onnx's reference evaluator knows, names unique across its subgraphs.
+        info: the shapes of its values; the new initializers are added to it.
+
+    Returns:
+        How many nodes went.
+    """
+    weights = roles(model)
+    graph, opsets = model.graph, model.graph.opset_imports
+    count = 0
+    for node in list(graph.all_nodes()):
+        _fix_target(node, graph, info)
+        if any(value.is_graph_output() for value in node.outputs) or not _is_foldable(node):
+            continue
+        arrays = _known(node, info)
+        if arrays is None and _is_constant(node, weights) and _is_small(node, info):
+            arrays = _evaluate(node, info, opsets)
+        if arrays is not None:
+            _replace(node, arrays, graph, info)
+            count += 1
+    return count
+
+
+def _fix_target(node: ir.Node, graph: ir.Graph, info: ShapeInfo) -> None:
+    """Make the target of a Reshape or Expand a constant where shapes tell enough of it."""
+    if node.domain or node.op_type not in _TARGETS or node.inputs[0] is None or node.inputs[1] is None:
+        return
+    value = node.inputs[1]
+    data, target = info.dims(node.inputs[0]), info.elements(value)
+    if data is None or target is None or value.const_value is not None or node.attributes.get_int("allowzero", 0):
+        return
+    found = _TARGETS[node.op_type](data, target)
+    if found is not None:
+        name = f"{node.outputs[0].name}/target"
+        constant = ir.Value(name=name, const_value=ir.tensor(np.array(found, np.int64), name=name))
+        constant.type, constant.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(found)])
+        info.adopt(constant, value)
+        node.replace_input_with(1, constant)
+        graph.register_initializer(constant)
+
+
+def _reshape_target(data: Dims, target: Dims) -> list[int] | None:
+    """0 where a size is the data's on that axis, -1 for one more that only the run will tell."""
+    if 0 in target:
+        return None
+    open_axes = [i for i, size in enumerate(target) if not isinstance(size, int) and size != _at(data, i)]
+    if len(open_axes) + target.count(-1) > 1:
+        return None
+    return [size if isinstance(size, int) else -1 if axis in open_axes else 0 for axis, size in enumerate(target)]
+
+
+def _expand_target(data: Dims, target: Dims) -> list[int] | None:
+    """1 where a size is the data's on that axis already."""
+    shift = len(target) - len(data)
+    sizes = [1 if size == _at(data, axis - shift) else size for axis, size in enumerate(target)]
+    return [size for size in sizes if isinstance(size, int)] if is_known(sizes) else None
+
+
+def _at(data: Dims, axis: int) -> Size | None:
+    return data[axis] if 0 <= axis < len(data) else None
+
+
+_TARGETS = {"Reshape": _reshape_target, "Expand": _expand_target}
+
+
+def _is_foldable(node: ir.Node) -> bool:
+    if node.domain or node.op_type in _KEPT or node.op_type.startswith("Random"):
+        return False
+    return not any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values())
+
+
+def _known(node: ir.Node, info: ShapeInfo) -> list[np.ndarray] | None:
+    """The outputs where shape inference has followed their contents to plain integers."""
+    found = []
+    for value in node.outputs:
+        array, dtype = info.array(value), info.dtype(value)
+        if array is None or dtype is None or dtype not in INTEGERS:
+            return None
+        if not all(type(item) is int for item in array.ravel()):
+            return None
+        found.append(array.astype(dtype.numpy()))
+    return found
+
+
+def _is_constant(node: ir.Node, weights: Collection[str]) -> bool:
+    return all(value is None or (value.const_value is not None and value.name not in weights) for value in node.inputs)
+
+
+def _is_small(node: ir.Node, info: ShapeInfo) -> bool:
+    total = 0
+    for value in node.outputs:
+        dims, dtype = info.dims(value), info.dtype(value)
+        if dims is None or dtype is None or not is_known(dims):
+            return False
+        total += math.prod(dims) * dtype.itemsize
+    return total <= MAX_FOLDED_BYTES
+
+
+def _evaluate(node: ir.Node, info: ShapeInfo, opsets: dict[str, int]) -> list[np.ndarray] | None:
+    """The outputs as onnx's reference evaluator computes them; `None` where it cannot, the node then stays."""
+    tensors = {value.name: value.const_value for value in node.inputs if value is not None}
+    inputs = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+    try:
+        results = onnx.reference.ReferenceEvaluator(_alone(node, opsets)).run(None, inputs)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return None
+    for value, array in zip(node.outputs, results, strict=True):
+        dtype = info.dtype(value)
+        if not isinstance(array, np.ndarray | np.generic) or dtype is None or array.dtype != dtype.numpy():
+            return None
+    return [np.asarray(array) for array in results]
+
+
+def _alone(node: ir.Node, opsets: dict[str, int]) -> onnx.ModelProto:
+    names = dict.fromkeys(str(value.name) for value in node.inputs if value is not None)
+    graph = onnx.GraphProto(name="node", node=[ir.serde.serialize_node(node)])
+    graph.input.extend(onnx.ValueInfoProto(name=name) for name in names)
+    graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in node.outputs)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opsets.get("", 1))])
+
+
+def _replace(node: ir.Node, arrays: Sequence[np.ndarray], graph: ir.Graph, info: ShapeInfo) -> None:
+    constants = []
+    for value, array in zip(node.outputs, arrays, strict=True):
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), dtype=info.dtype(value), name=value.name)
+        constant = ir.Value(name=value.name, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        constant.shape = ir.Shape(array.shape)
+        info.adopt(constant, value)
+        value.replace_all_uses_with(constant)
+        constants.append(constant)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+    for constant in constants:
+        graph.register_initializer(constant)

@@ -1,0 +1,90 @@
+"""The normal form: one opset, no functions, no constant computations, every shape inferred."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    LiftSubgraphInitializersToMainGraphPass,
+    NameFixPass,
+)
+
+from modelport.graph.fold import fold_constants
+from modelport.graph.shapes import infer
+from modelport.graph.upgrade import NORMAL_OPSET, upgrade
+from modelport.graph.weights import roles, set_roles
+
+__all__ = ["NORMAL_OPSET", "normalize"]
+
+
+def normalize(model: ir.Model) -> ir.Model:
+    """A copy of a graph in normal form.
+
+    Local functions are inlined, operators brought to `NORMAL_OPSET`, constants are initializers of the main graph and
+    what follows from them is folded, identities and dead nodes are gone, dtypes and shapes are on every value.
+    Weights stay as they are, used or not, and so do Dropout, the names of inputs, outputs and weights, and the
+    metadata. Tensors are shared with the original, not copied.
+
+    Raises:
+        UnsupportedOpError: a node of an old opset has no equivalent in the new one.
+    """
+    model = model.clone()
+    graph = model.graph
+    set_roles(model, roles(model))
+    _drop_weight_inputs(graph)
+    if model.functions:
+        model = InlinePass()(model).model
+    if any(True for _ in graph.subgraphs()):
+        NameFixPass()(model)
+    _lift_constants(model)
+    info = infer(model)
+    if upgrade(model, info):
+        _lift_constants(model)
+        info = infer(model)
+    fold_constants(model, info)
+    drop_identities(graph)
+    drop_dead_nodes(model)
+    info.write()
+    return model
+
+
+def drop_identities(graph: ir.Graph) -> None:
+    """Remove the Identity nodes of a graph and its subgraphs; one that gives an output another's name stays."""
+    for node in list(graph.all_nodes()):
+        if node.op_type != "Identity" or node.domain or node.inputs[0] is None:
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if result.is_graph_output():
+            owner = source.producer()
+            if owner is None or owner.graph is not node.graph or source.is_graph_output():
+                continue
+            name = result.name
+            result.name = f"{name}/identity"
+            source.name = name
+        result.replace_all_uses_with(source, replace_graph_outputs=True)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+
+
+def drop_dead_nodes(model: ir.Model) -> None:
+    """Remove the nodes and constants that no output needs, in place; weights stay."""
+    graph = model.graph
+    for node in reversed(list(graph.all_nodes())):
+        if node.graph is not None and not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            node.graph.remove(node, safe=True)
+    weights = roles(model)
+    for name, value in list(graph.initializers.items()):
+        if name not in weights and not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def _drop_weight_inputs(graph: ir.Graph) -> None:
+    """Old exporters list every initializer among the inputs too."""
+    for value in [value for value in graph.inputs if value.name in graph.initializers]:
+        graph.inputs.remove(value)
+
+
+def _lift_constants(model: ir.Model) -> None:
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    LiftSubgraphInitializersToMainGraphPass()(model)
