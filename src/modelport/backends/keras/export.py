@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 import modelport.backends.keras.lower  # noqa: F401  (fills the tables)
 from modelport.backends.keras.layers import Layout, Weight, weights
@@ -54,11 +53,8 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     outputs = by_name(traced.function.structured_outputs, signature)
     values = {name: lowering.value(frame, _inner(traced, tensor)) for name, tensor in outputs.items()}
     _set_outputs(lowering, values)
-    for weight in table:
-        lowering.parameter(weight)
     model = ir.Model(lowering.graph, ir_version=_IR_VERSION, producer_name="modelport")
-    _finish(model, lowering, signature)
-    set_roles(model, {name: weight.role for weight in table for name in weight.names})
+    _finish(model, lowering, signature, table)
     return Exported(model, tuple(dict.fromkeys(lowering.notes)))
 
 
@@ -109,7 +105,7 @@ def _set_outputs(lowering: Lowering, values: dict[str, ir.Value]) -> None:
         lowering.graph.outputs.append(value)
 
 
-def _finish(model: ir.Model, lowering: Lowering, signature: Signature) -> None:
+def _finish(model: ir.Model, lowering: Lowering, signature: Signature, table: tuple[Weight, ...]) -> None:
     """Name what is not named, drop what is not used, know every shape, cancel the transposes."""
     outputs = {id(value) for value in model.graph.outputs}
     for node in model.graph:
@@ -119,18 +115,32 @@ def _finish(model: ir.Model, lowering: Lowering, signature: Signature) -> None:
             if id(value) not in outputs and (not value.name or value.name.startswith("val_")):
                 value.name = lowering.unique(f"{node.name}.out")
     write_signature(model, signature)
-    kept = {name: value for name, value in model.graph.initializers.items()}
     RemoveUnusedNodesPass()(model)
-    for name, value in kept.items():
-        if name not in model.graph.initializers and _is_weight(lowering, name):
-            model.graph.initializers[name] = value
+    for weight in table:
+        # A weight that the outputs do not depend on is kept too: nothing is lost on the way home.
+        for value in lowering.parameter(weight):
+            model.graph.initializers.add(value)
+    set_roles(model, {name: weight.role for weight in table for name in weight.names})
+    model.graph.opset_imports["modelport"] = 1
     ShapeInferencePass()(model)
     cancel_transposes(model)
-    TopologicalSortPass()(model)
+    expand_linear(model.graph)
+    del model.graph.opset_imports["modelport"]
 
 
-def _is_weight(lowering: Lowering, name: str) -> bool:
-    return name in lowering._weights
-
-
-_ = np
+def expand_linear(graph: ir.Graph) -> None:
+    """Write every `Linear` as the standard operators Transpose, MatMul and Add; in place."""
+    for node in [node for node in graph if node.domain == "modelport"]:
+        x, weight, *bias = node.inputs
+        tape = ir.tape.Tape()
+        stem = (node.name or "").removesuffix("linear")
+        (result,) = node.outputs
+        turned = tape.op("Transpose", [weight], {"perm": [1, 0]}, name=f"{stem}transpose")
+        product = tape.op("MatMul", [x, turned], name=f"{stem}matmul")
+        last = tape.op("Add", [product, bias[0]], name=f"{stem}add") if bias else product
+        for value, made in ((turned, "transpose"), (product, "matmul")):
+            value.name, value.type = f"{stem}{made}", result.type
+        turned.shape = None if weight is None or weight.shape is None else ir.Shape(reversed(list(weight.shape)))
+        product.shape = last.shape = result.shape
+        last.name, last.type = result.name, result.type
+        ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [result], [last])

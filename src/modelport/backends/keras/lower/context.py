@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Operand = Any
 """A value, or what becomes a constant: an array, a number, a list of integers, or `None` for a missing input."""
 
+_INT64 = frozenset({"Shape", "Size", "NonZero", "ArgMax", "ArgMin"})
+"""Operators whose result is int64 whatever their input is."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -37,17 +40,23 @@ class Context:
     layer: Any = None
     results: Sequence[Any] = ()
 
-    def __call__(self, op_type: str, *inputs: Operand, **attributes: Any) -> ir.Value:
+    def __call__(self, op_type: str, *inputs: Operand, domain: str = "", **attributes: Any) -> ir.Value:
         """Write a node with one output."""
-        return self.many(op_type, inputs, 1, **attributes)[0]
+        return self.many(op_type, inputs, 1, domain=domain, **attributes)[0]
 
-    def many(self, op_type: str, inputs: Sequence[Operand], outputs: int, **attributes: Any) -> Sequence[ir.Value]:
+    def many(
+        self, op_type: str, inputs: Sequence[Operand], outputs: int, *, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
         """Write a node with several outputs."""
         values = [self.operand(item, inputs) for item in inputs]
         name = self.lowering.unique(f"{self.path}.{op_type.lower()}" if self.path else op_type.lower())
-        results = self.lowering.tape.op_multi_out(op_type, values, attributes, num_outputs=outputs, name=name)
+        results = self.lowering.tape.op_multi_out(
+            op_type, values, attributes, num_outputs=outputs, domain=domain, name=name
+        )
         for index, value in enumerate(results):
             value.name = name if index == 0 else self.lowering.unique(f"{name}.{index}")
+            if op_type in _INT64:
+                value.type = ir.TensorType(ir.DataType.INT64)
         return results
 
     def operand(self, item: Operand, beside: Sequence[Operand] = ()) -> ir.Value | None:

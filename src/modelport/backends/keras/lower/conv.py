@@ -49,33 +49,16 @@ def padding(
     return {"pads": [*(n // 2 for n in total), *(n - n // 2 for n in total)]}
 
 
-def transposed_padding(
-    output: Sequence[int | None], sizes: Sequence[int | None], kernel: Sequence[int], strides: Sequence[int],
-    dilations: Sequence[int], mode: str,
-) -> dict[str, Any] | None:  # fmt: skip
-    """ConvTranspose attributes for an output of given sizes; `None` where the sizes must be known and are not.
+def transposed_padding(less: Sequence[int]) -> dict[str, Any]:
+    """ConvTranspose attributes, given how much smaller each size of the output is than all windows together.
 
-    TensorFlow takes the gradient of a convolution over the output: its padding says what is cut off.
+    TensorFlow cuts half of it at the start, rounded down; what is negative lies beyond the last window.
     """
-    before, after, extra = [], [], []
-    for o, n, k, s, d in zip(output, sizes, kernel, strides, dilations, strict=True):
-        reach = (k - 1) * d + 1
-        full = None if n is None else (n - 1) * s + reach
-        if full is not None and o is not None:
-            cut = full - o
-        elif mode == "SAME":
-            cut = reach - s
-        else:
-            cut = 0 if reach >= s else reach - s
-        # A negative cut is size that the output has beyond the last window.
-        start = (
-            max((max((o + s - 1) // s - 1, 0) * s + reach - o) // 2, 0) if mode == "SAME" and o is not None else None
-        )
-        start = (max(cut, 0) // 2 if start is None else start) if mode == "SAME" else 0
-        before.append(start)
-        after.append(max(cut - start, 0))
-        extra.append(max(start - cut, 0))
-    return {"pads": [*before, *after], "output_padding": extra}
+    cut = [max(n, 0) for n in less]
+    return {
+        "pads": [*(n // 2 for n in cut), *(n - n // 2 for n in cut)],
+        "output_padding": [max(-n, 0) for n in less],
+    }
 
 
 def _spatial(values: Sequence[Any], data_format: str) -> list[Any]:
@@ -147,14 +130,19 @@ def conv_transpose(g: Context, kernel: ir.Value, x: ir.Value) -> ir.Value:
         raise g.fail("the sizes of a transposed convolution's kernel are not known, or its padding is explicit")
     size = [int(n or 0) for n in kernel_shape[:-2]]
     strides, dilations = (_spatial(g.attr(name), data_format) for name in ("strides", "dilations"))
-    pads = transposed_padding(
-        _spatial(result.as_list(), data_format), _spatial(shape, data_format), size, strides, dilations,
-        g.attr("padding"),
-    )  # fmt: skip
+    less = []
+    for out, n, k, s, d in zip(
+        _spatial(result.as_list(), data_format), _spatial(shape, data_format), size, strides, dilations, strict=True
+    ):
+        reach = (k - 1) * d + 1
+        if out is None or n is None:
+            less.append(reach - s if g.attr("padding") == "SAME" else min(reach - s, 0))
+        else:
+            less.append((n - 1) * s + reach - out)
     weight = g.transpose(kernel, (rank - 1, rank - 2, *range(rank - 2)))
     y = g(
         "ConvTranspose", _first(g, x, data_format, rank), weight, kernel_shape=size, strides=strides,
-        dilations=dilations, **(pads or {}),
+        dilations=dilations, **transposed_padding(less),
     )  # fmt: skip
     return _back(g, y, data_format, rank)
 
@@ -280,9 +268,14 @@ def dilated_conv(g: Context) -> Match | None:
     blocks, crops = (g.frame.statics.value(t) for t in g.op.inputs[1:])
     others, pads = (g.frame.statics.value(t) for t in outer.inputs[1:])
     kernel = inner.inputs[1].shape.as_list()
-    if blocks is None or crops is None or pads is None or None in kernel or not np.array_equal(blocks, others):
+    if blocks is None or crops is None or pads is None or others is None or None in kernel:
         return None
-    if len(blocks) != 2 or set(inner.get_attr("strides")) != {1} or inner.get_attr("padding") != b"VALID":
+    if (
+        not np.array_equal(blocks, others)
+        or len(blocks) != 2
+        or set(inner.get_attr("strides")) != {1}
+        or inner.get_attr("padding") != b"VALID"
+    ):
         return None
     depthwise = inner.type == "DepthwiseConv2dNative"
     trimmed = [[int(p[0]), int(p[1] - c[1])] for p, c in zip(pads, crops, strict=True)]

@@ -107,22 +107,20 @@ class _StridedPlan:
 
 @op("Slice", needs=(0,))
 def slice_(g: Context, x: ir.Value) -> ir.Value:
-    begin, size = g.elements(1), g.elements(2)
-    if begin is None or size is None or any(isinstance(n, Unknown) for n in begin):
+    begin, size, shape = g.elements(1), g.elements(2), g.shape(0)
+    if begin is None or size is None or shape is None:
         return _computed_slice(g, x)
-    axes = [axis for axis, (b, n) in enumerate(zip(begin, size, strict=True)) if b != 0 or n != -1]
-    shape = g.shape(0) or ()
-    axes = [axis for axis in axes if begin[axis] != 0 or size[axis] not in (shape[axis], Unknown(_name(g), axis))]
-    if any(isinstance(size[axis], Unknown) for axis in axes):
-        return _computed_slice(g, x)
-    if not axes:
+    source = g.op.inputs[0].name
+    bounds: dict[int, tuple[int, int]] = {}
+    for axis, (start, count, whole) in enumerate(zip(begin, size, shape, strict=True)):
+        if start == 0 and count in (-1, whole, Unknown(source, axis)):
+            continue
+        if isinstance(start, Unknown) or isinstance(count, Unknown):
+            return _computed_slice(g, x)
+        bounds[axis] = (start, _END[0] if count == -1 else start + count)
+    if not bounds:
         return x
-    ends = [_END[0] if size[axis] == -1 else begin[axis] + size[axis] for axis in axes]
-    return g("Slice", x, [begin[axis] for axis in axes], ends, axes)
-
-
-def _name(g: Context) -> str:
-    return str(g.op.inputs[0].name)
+    return g("Slice", x, [b[0] for b in bounds.values()], [b[1] for b in bounds.values()], list(bounds))
 
 
 def _computed_slice(g: Context, x: ir.Value) -> ir.Value:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelport.backends.keras.layers import Contraction, contraction, is_carrier, spans
+from modelport.backends.keras.layers import contraction, is_carrier, spans
 from modelport.backends.keras.lower.context import Context
-from modelport.backends.keras.lower.conv import padding, to_first, to_last
+from modelport.backends.keras.lower.conv import padding, to_first, to_last, transposed_padding
 from modelport.backends.keras.lower.flow import native_layout
 from modelport.backends.keras.lower.table import layer
 
@@ -29,8 +29,13 @@ def linear(g: Context, x: ir.Value, weight: ir.Value | None, bias: ir.Value | No
     """`x @ weight.T + bias`, the weight (out, in)."""
     if x.shape is not None and len(x.shape) == 2:
         return g("Gemm", x, weight, *([bias] if bias is not None else []), transB=1)
-    y = g("MatMul", x, g("Transpose", weight, perm=[1, 0]))
-    return y if bias is None else g("Add", y, bias)
+    assert weight is not None
+    # One node until the transposes around it are cancelled, so that none comes between the product and its bias.
+    y = g("Linear", x, weight, *([bias] if bias is not None else []), domain="modelport")
+    y.type = ir.TensorType(g.result_dtype())
+    if x.shape is not None and weight.shape is not None:
+        y.shape = ir.Shape([*x.shape[:-1], weight.shape[0]])
+    return y
 
 
 def _einsum_refuses(layer: Any, arguments: dict[str, Any]) -> str:
@@ -42,14 +47,7 @@ def _einsum_refuses(layer: Any, arguments: dict[str, Any]) -> str:
     axes = contraction(layer.equation, inputs.shape.rank)
     if axes is None:
         return f"its equation {layer.equation!r} is no Linear"
-    if len(axes.new) > 1 and not _sizes_known(layer, axes, inputs):
-        return "more than one size of its output is not known"
     return ""
-
-
-def _sizes_known(layer: Any, axes: Contraction, inputs: Any) -> bool:
-    """Whether a Reshape that keeps the leading axes can write the new ones."""
-    return True
 
 
 @layer("EinsumDense", before_activation=True, refuses=_einsum_refuses)
@@ -61,12 +59,12 @@ def einsum_dense(g: Context, inputs: ir.Value, **_: Any) -> ir.Value:
     assert axes is not None
     sizes = dict(zip(axes.kernel, kernel.shape, strict=True))
     x = g.transpose(inputs, [axes.inputs.index(c) for c in axes.batch + axes.contracted])
+    leading = [(inputs.shape or ())[axes.inputs.index(c)] for c in axes.batch]
+    into = int(np.prod([sizes[c] for c in axes.contracted]))
     if len(axes.contracted) > 1:
-        x = g("Reshape", x, [*[0] * len(axes.batch), int(np.prod([sizes[c] for c in axes.contracted]))])
-    rank = len(axes.batch) + 1
+        x = g("Reshape", x, [*[0] * len(axes.batch), into])
+    x.shape, x.type = ir.Shape([*leading, into]), inputs.type
     flat_bias = bias is not None and spans(g.layer.bias_axes, axes)
-    if rank == 2:
-        x.shape = x.shape or ir.Shape([None, None])
     y = linear(g, x, g.weight(kernel), g.weight(bias) if flat_bias else None)
     if len(axes.new) != 1:
         y = g("Reshape", y, [*[0] * len(axes.batch), *(sizes[c] for c in axes.new)])
@@ -103,7 +101,7 @@ def _convolved(g: Context, x: ir.Value, emit: Callable[[ir.Value, list[int | Non
 def _conv(g: Context, x: ir.Value, weight: Any, bias: Any, group: int, sizes: list[int | None]) -> ir.Value:
     layer = g.layer
     pads = padding(layer.padding.upper(), sizes, layer.kernel_size, layer.strides, layer.dilation_rate)
-    settings = {
+    settings: dict[str, Any] = {
         "kernel_shape": list(layer.kernel_size),
         "strides": list(layer.strides),
         "dilations": list(layer.dilation_rate),
@@ -151,8 +149,8 @@ def conv_transpose(g: Context, inputs: ir.Value) -> ir.Value:
     weight, bias = g.weight(layer.kernel), g.weight(layer.bias)
     extra = layer.output_padding or (None,) * len(layer.kernel_size)
     extra = (extra,) * len(layer.kernel_size) if isinstance(extra, int) else extra
-    pads = [
-        _transposed_pads(layer.padding, k, s, d, o)
+    less = [
+        _transposed_less(layer.padding, k, s, d, o)
         for k, s, d, o in zip(layer.kernel_size, layer.strides, layer.dilation_rate, extra, strict=True)
     ]
 
@@ -160,28 +158,23 @@ def conv_transpose(g: Context, inputs: ir.Value) -> ir.Value:
         return g(
             "ConvTranspose", x, weight, *([bias] if bias is not None else []),
             kernel_shape=list(layer.kernel_size), strides=list(layer.strides), dilations=list(layer.dilation_rate),
-            pads=[*(p[0] for p in pads), *(p[1] for p in pads)], output_padding=[p[2] for p in pads],
+            **transposed_padding(less),
         )  # fmt: skip
 
     return _convolved(g, inputs, emit)
 
 
-def _transposed_pads(mode: str, kernel: int, stride: int, dilation: int, extra: int | None) -> tuple[int, int, int]:
-    """(begin, end, output padding) of ConvTranspose for one axis of a Keras transposed convolution.
+def _transposed_less(mode: str, kernel: int, stride: int, dilation: int, extra: int | None) -> int:
+    """How much smaller one size of a Keras transposed convolution is than all its windows together.
 
-    Keras makes `(n - 1) * stride + reach - 2 * pad + extra` elements of n, and TensorFlow cuts them as the padding of
-    the convolution back would be: half before, rounded down.
+    They are (n - 1) * stride + reach. Keras makes n * stride of n where it pads, and n * stride + reach - stride or
+    n * stride, the larger, where it does not; with `output_padding` it makes that of them, less reach // 2 twice where
+    it pads.
     """
     reach = (kernel - 1) * dilation + 1
-    if mode == "valid":
-        # Without output_padding the length is n * stride + max(reach - stride, 0).
-        beyond = max(reach, stride) if extra is None else reach + extra
-        return 0, 0, beyond - reach
-    # The length is n * stride without output_padding.
-    length_less = stride if extra is None else reach - 2 * (reach // 2) + extra
-    cut = reach - length_less
-    begin = max(cut, 0) // 2
-    return begin, max(cut - begin, 0), max(-cut, 0)
+    if extra is not None:
+        return (2 * (reach // 2) if mode == "same" else 0) - extra
+    return reach - stride if mode == "same" else min(reach - stride, 0)
 
 
 def _axis_refuses(layer: Any, arguments: dict[str, Any]) -> str:
@@ -219,7 +212,7 @@ def batch_norm(g: Context, inputs: ir.Value, **_: Any) -> ir.Value:
         g.weight(layer.moving_mean),
         g.weight(layer.moving_variance),
     ]
-    settings = {"epsilon": float(layer.epsilon), "momentum": float(layer.momentum)}
+    settings: dict[str, Any] = {"epsilon": float(layer.epsilon), "momentum": float(layer.momentum)}
     return _channels_first(g, inputs, layer.axis, lambda x: g("BatchNormalization", x, *weights, **settings))
 
 
@@ -251,7 +244,7 @@ def group_norm(g: Context, inputs: ir.Value) -> ir.Value:
     size = int((inputs.shape or ())[layer.axis])
     scale, bias = (_or_constant(g, v, n, size, g.result_dtype()) for v, n in ((layer.gamma, 1.0), (layer.beta, 0.0)))
     groups = size if layer.groups == -1 else layer.groups
-    settings = {"num_groups": int(groups), "epsilon": float(layer.epsilon)}
+    settings: dict[str, Any] = {"num_groups": int(groups), "epsilon": float(layer.epsilon)}
     return _channels_first(g, inputs, layer.axis, lambda x: g("GroupNormalization", x, scale, bias, **settings))
 
 

@@ -84,7 +84,7 @@ class Lowering:
         self.notes: list[Note] = []
         self.names = set(reserved)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self._weights: dict[str, ir.Value] = {}
+        self.parameters: dict[str, ir.Value] = {}
 
     def unique(self, stem: str) -> str:
         """A name that no value and no node has yet."""
@@ -115,10 +115,10 @@ class Lowering:
 
     def parameter(self, weight: Weight) -> list[ir.Value]:
         """The portable tensors of a weight, one per name."""
-        if weight.names[0] not in self._weights:
+        if weight.names[0] not in self.parameters:
             for name, array in weight.to_portable(weight.variable.numpy()).items():
-                self._weights[name] = self._initializer(name, array)
-        return [self._weights[name] for name in weight.names]
+                self.parameters[name] = self._initializer(name, array)
+        return [self.parameters[name] for name in weight.names]
 
     def value(self, frame: Frame, tensor: Any) -> ir.Value:
         """The value of a tensor, lowering what it needs."""
@@ -158,16 +158,13 @@ class Lowering:
             return _Unit((), (tensor,), lambda: self.constant(constant))
         if tensor.name in frame.given:
             return _Unit((), (tensor,), lambda: self._given(frame, tensor))
-        for find in PATTERNS.get(tensor.op.type, ()):
-            match = find(Context(self, frame, self.trace.path(tensor.op.name), op=tensor.op))
-            if match is not None:
-                context = Context(self, frame, self.trace.path(tensor.op.name), op=tensor.op)
-                return _Unit(
-                    match.needs,
-                    (tensor,),
-                    lambda: match.emit(context, *(self.value(frame, t) for t in match.needs)),
-                )
-        return self._of_op(frame, tensor.op)
+        context = Context(self, frame, self.trace.path(tensor.op.name), op=tensor.op)
+        matches = (find(context) for find in PATTERNS.get(tensor.op.type, ()))
+        match = next((found for found in matches if found is not None), None)
+        if match is None:
+            return self._of_op(frame, context)
+        found = match
+        return _Unit(found.needs, (tensor,), lambda: found.emit(context, *(self.value(frame, t) for t in found.needs)))
 
     def _given(self, frame: Frame, tensor: Any) -> ir.Value:
         thing = frame.given[tensor.name]
@@ -186,9 +183,8 @@ class Lowering:
 
         return _Unit(needs, call.outputs, emit)
 
-    def _of_op(self, frame: Frame, op: Any) -> _Unit:
-        path = self.trace.path(op.name)
-        context = Context(self, frame, path, op=op)
+    def _of_op(self, frame: Frame, context: Context) -> _Unit:
+        op = context.op
         row = OPS.get(op.type)
         if row is None:
             raise self.unsupported(context, f"TensorFlow's op {op.type} has no portable form")

@@ -84,8 +84,8 @@ def exact_gelu(g: Context) -> Match | None:
     left, right = g.op.inputs
     for half, tail in ((left, right), (right, left)):
         argument = _inputs(tail.op, "Erfc")
-        x, turned = _scaled(g, half, 0.5), argument and _scaled(g, argument[0], 0.5**0.5)
-        if x is not None and turned is not None and turned is not False:
+        x, turned = _scaled(g, half, 0.5), None if argument is None else _scaled(g, argument[0], 0.5**0.5)
+        if x is not None and turned is not None:
             negated = _inputs(turned.op, "Neg")
             if negated and negated[0] is x:
                 return Match((x,), lambda g, x: g("Gelu", x))

@@ -96,5 +96,5 @@ def row_of(instance: Any) -> LayerRow | None:
         return None
     for cls in type(instance).__mro__:
         if cls.__module__.startswith("keras.") and cls.__name__ in LAYERS:
-            return LAYERS[cls.__name__] if type(instance).call is cls.call else None
+            return LAYERS[cls.__name__] if type(instance).call is getattr(cls, "call", None) else None
     return None
