@@ -161,9 +161,14 @@ def test_saves_and_loads_at_the_same_time_never_see_half_a_bundle(how: str, tmp_
 
 def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(ZeroDivisionError), files.replacing(tmp_path / "a.txt") as new:
-        new.write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with files.replacing(tmp_path / "a.txt") as new:
+            new.write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

@@ -92,7 +92,7 @@ def _content(path: Path, limit: int) -> bytes:
                     return _bytes(stream.read(limit))
         if len(head) > 1 and head[0] & 0x0F == 8 and int.from_bytes(head[:2]) % 31 == 0:
             with path.open("rb") as file:
-                return zlib.decompressobj().decompress(file.read(limit), limit)
+                return zlib.decompressobj().decompress(file.read(max(limit, 1 << 16)), limit)
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         return b""
     with path.open("rb") as file:

@@ -89,7 +89,10 @@ def _open(native: onnx.ModelProto, device: str) -> _Session:
     if weights:
         options.add_external_initializers(list(arrays), weights)
     with _translated():
-        session = onnxruntime.InferenceSession(program.SerializeToString(), options, providers=_providers(device))
+        # Without enable_fallback=0 a model that a device refuses would silently run on the CPU.
+        session = onnxruntime.InferenceSession(
+            program.SerializeToString(), options, providers=_providers(device), enable_fallback=0
+        )
     return _Session(session, weights)
 
 
@@ -214,8 +217,17 @@ def _translated() -> Iterator[None]:
 
     try:
         yield
-    except (ort.InvalidGraph, ort.NotImplemented, ort.Fail, ort.InvalidArgument, ort.RuntimeException) as error:
+    except (
+        ort.InvalidGraph,
+        ort.NotImplemented,
+        ort.Fail,
+        ort.EPFail,
+        ort.InvalidArgument,
+        ort.RuntimeException,
+    ) as error:
         raise _error(error, refused_inputs=isinstance(error, ort.InvalidArgument)) from error
+    except UnicodeDecodeError as error:
+        raise IntegrityError("the model has names that are not UTF-8: it is damaged. Export it again.") from error
     except (ort.InvalidProtobuf, ort.NoSuchFile, ort.ModelLoadCanceled) as error:
         raise IntegrityError(f"ONNX Runtime cannot read the model: {_text(error)}. Export it again.") from error
 
