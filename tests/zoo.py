@@ -39,3 +39,36 @@ def torchvision_models() -> ModuleType:
     import torchvision
 
     return torchvision.models
+
+
+def settled(net: Any, image: Any) -> Any:
+    """A torch net whose outputs tell something: statistics of a real batch, and no head that is all zeros."""
+    import torch
+
+    torch.manual_seed(0)
+    for name, parameter in net.named_parameters():
+        if not parameter.any() and name.endswith("weight"):
+            torch.nn.init.normal_(parameter, std=0.02)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(torch.as_tensor(image))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return net.eval()
+
+
+def settled_keras(net: Any, image: Any) -> Any:
+    """The same for a Keras net: BatchNorm statistics of a real batch."""
+    import keras
+
+    norms = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    net(image, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return net
