@@ -80,8 +80,9 @@ def main(picture: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         bundle, tuned, results = Path(folder, "digits.mport"), Path(folder, "tuned.mport"), Path(folder, "results.npz")
-        saved = mp.save(net, bundle, example=test_images[:2])
-        print(f"\nsaved {bundle.name}: {sorted(p.name for p in bundle.iterdir())}\n{saved}\n")
+        mp.save(net, bundle, example=test_images[:2])
+        print(f"\nsaved {bundle.name}: {', '.join(sorted(p.name for p in bundle.iterdir()))}")
+        print(mp.compare(net, bundle, test_images), "\n", flush=True)
 
         data = Path(folder, "data.npz")
         np.savez(data, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
