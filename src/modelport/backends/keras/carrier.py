@@ -1,0 +1,63 @@
+"""Weights and constants that no layer absorbs, as layers of Keras that only carry them."""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from modelport.backends.keras.ops.tensors import cast, dtype
+
+INLINE = 512
+"""Constants of up to this many elements stand in the model's configuration; larger ones are weights."""
+
+
+def zero_of(x: Any) -> Any:
+    """A scalar 0 that depends on an input, so that Keras lets it into the model; an empty or NaN input gives it too."""
+    flat = ops.reshape(x, (-1,))
+    return ops.sum(ops.cast(flat[(slice(0, 0),)], "float32"))
+
+
+def carry(zero: Any, array: np.ndarray, name: str, kind: str) -> tuple[Any, Any]:
+    """A layer that holds an array, and its value as a tensor.
+
+    A Dense layer over a one: `EinsumDense` trains, saves and loads as every layer of Keras.
+
+    Args:
+        zero: the scalar of `zero_of`.
+        array: any shape of up to 24 axes.
+        name: of the layer.
+        kind: Keras' name of the dtype.
+    """
+    letters = ascii_uppercase[: array.ndim]
+    layer = keras.layers.EinsumDense(
+        f"ab,b{letters}->a{letters}", output_shape=array.shape, name=name, dtype=kind, kernel_initializer="zeros"
+    )
+    one = ops.reshape(ops.add(cast(zero, kind), 1), (1, 1))
+    return layer, ops.reshape(layer(one), array.shape)
+
+
+def as_tensor(zero: Any, array: np.ndarray) -> Any:
+    """A small or uniform constant as a tensor that stands in the configuration."""
+    kind = dtype(array)
+    if array.size > INLINE:
+        return ops.broadcast_to(as_tensor(zero, array.reshape(-1)[0]), array.shape)
+    if kind == "bool":
+        return ops.logical_or(cast(zero, "bool"), array)
+    return ops.add(cast(zero, kind), array)
+
+
+def is_inline(array: np.ndarray) -> bool:
+    """Whether a constant needs no layer: it is small, or all its elements are the same."""
+    return array.size <= INLINE or bool((array == array.reshape(-1)[0]).all())
+
+
+def carried_dtype(array: np.ndarray) -> str:
+    """The dtype in which a layer holds a constant: what einsum can multiply, and exactly."""
+    kind = dtype(array)
+    return {"bool": "float32", "int8": "float32", "uint8": "float32", "int16": "float32", "uint16": "float32"}.get(
+        kind, kind
+    )

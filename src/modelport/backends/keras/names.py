@@ -1,0 +1,75 @@
+"""Names that Keras accepts, each used once in a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+
+def sanitised(name: str) -> str:
+    """A name without what Keras refuses in one."""
+    return name.replace("/", ".") or "layer"
+
+
+class Names:
+    """The names of one model's layers.
+
+    Args:
+        reserved: names that only `claim` gives out.
+    """
+
+    def __init__(self, reserved: Iterable[str] = ()) -> None:
+        self._reserved = set(reserved)
+        self._taken: set[str] = set()
+
+    def claim(self, name: str) -> str:
+        """A reserved name; with a number where it was given out before."""
+        return self._first_free(sanitised(name), self._taken)
+
+    def fresh(self, name: str) -> str:
+        """A name that is neither reserved nor given out."""
+        return self._first_free(sanitised(name), self._taken | self._reserved)
+
+    def _first_free(self, name: str, used: set[str]) -> str:
+        candidate, count = name, 0
+        while candidate in used:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._taken.add(candidate)
+        return candidate
+
+
+def operations(tensors: Iterable[Any]) -> Iterator[Any]:
+    """The operations that tensors are computed by, each once, first things first."""
+    seen: set[int] = set()
+    # (operation, whether what it needs has been given out): a graph may be deeper than Python's stack.
+    stack = [(tensor._keras_history, False) for tensor in reversed(list(tensors))]
+    while stack:
+        history, done = stack.pop()
+        operation = history.operation
+        if done:
+            yield operation
+            continue
+        if id(operation) in seen:
+            continue
+        seen.add(id(operation))
+        stack.append((history, True))
+        for node in operation._inbound_nodes:
+            stack.extend((tensor._keras_history, False) for tensor in reversed(node.input_tensors))
+
+
+def name_operations(outputs: Iterable[Any], names: Names, kept: Iterable[Any]) -> None:
+    """Give the operations that Keras has named itself names that depend on nothing but this model.
+
+    Args:
+        outputs: the model's outputs.
+        names: the names that are given out.
+        kept: operations that have their names.
+    """
+    own = {id(operation) for operation in kept}
+    for operation in operations(outputs):
+        if id(operation) not in own and not isinstance(operation, keras.layers.InputLayer):
+            operation.name = names.fresh(re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(operation).__name__).lower())

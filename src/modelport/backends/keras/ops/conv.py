@@ -1,0 +1,174 @@
+"""Convolutions whose weights are computed; those of a model's own weights become layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from modelport.backends.keras.ops.registry import NeedsValues, spatial
+from modelport.backends.keras.ops.shape import padded
+from modelport.backends.keras.ops.tensors import cast, part, rank, size, sizes
+
+Numbers = Sequence[int]
+
+
+def explicit_pads(
+    auto_pad: str, pads: Numbers | None, lengths: Sequence[int | None], window: Numbers, strides: Numbers
+) -> tuple[tuple[int, int], ...]:
+    """The padding before and after every spatial axis.
+
+    Args:
+        auto_pad: ONNX's attribute.
+        pads: all the befores, then all the afters.
+        lengths: of the spatial axes.
+        window: the size of the (dilated) kernel.
+        strides: of the kernel.
+
+    Raises:
+        NeedsValues: the padding depends on a length that is not static.
+    """
+    count = len(window)
+    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        given = pads or (0,) * 2 * count
+        return tuple((given[i], given[count + i]) for i in range(count))
+    result = []
+    for length, span, stride in zip(lengths, window, strides, strict=True):
+        if length is None and stride != 1:
+            raise NeedsValues(f"auto_pad={auto_pad} depends on a size that is not static")
+        total = span - 1 if length is None else max((-(-length // stride) - 1) * stride + span - length, 0)
+        small = total // 2
+        result.append((small, total - small) if auto_pad == "SAME_UPPER" else (total - small, small))
+    return tuple(result)
+
+
+def dilated(kernel_shape: Numbers, dilations: Numbers) -> tuple[int, ...]:
+    """The size of a kernel with its gaps."""
+    return tuple((k - 1) * d + 1 for k, d in zip(kernel_shape, dilations, strict=True))
+
+
+def convolve(x: Any, kernel: Any, strides: Numbers, dilations: Numbers, group: int) -> Any:
+    """A convolution of (batch, *spatial, channels) with a kernel (*spatial, in / group, out), without padding."""
+    if any(d > 1 for d in dilations) and any(s > 1 for s in strides):
+        # TensorFlow has no kernel for both at once.
+        dense = convolve(x, kernel, (1,) * len(strides), dilations, group)
+        return dense[(slice(None), *(slice(None, None, s) for s in strides))]
+    if group == 1:
+        return ops.conv(x, kernel, tuple(strides), "valid", "channels_last", tuple(dilations))
+    parts = zip(ops.split(x, group, axis=-1), ops.split(kernel, group, axis=-1), strict=True)
+    return ops.concatenate([convolve(a, b, strides, dilations, 1) for a, b in parts], axis=-1)
+
+
+@spatial("Conv")
+def conv(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Numbers | None = None,
+    group: int = 1,
+    kernel_shape: Numbers | None = None,
+    pads: Numbers | None = None,
+    strides: Numbers | None = None,
+) -> Any:
+    count = rank(x) - 2
+    dilations, strides = dilations or (1,) * count, strides or (1,) * count
+    kernel = ops.transpose(weight, (*range(2, count + 2), 1, 0))
+    window = dilated([size(weight, 2 + i) for i in range(count)], dilations)
+    widths = explicit_pads(auto_pad, pads, sizes(x)[1:-1], window, strides)
+    result = convolve(padded(x, ((0, 0), *widths, (0, 0))), kernel, strides, dilations, group)
+    return result if bias is None else ops.add(result, bias)
+
+
+def _spread(kernel: Any, dilations: Numbers) -> Any:
+    """A kernel (*spatial, ...) with zeros between its elements."""
+    for axis, step in enumerate(dilations):
+        if step > 1:
+            k = size(kernel, axis)
+            widths = [(0, step - 1) if i == axis + 1 else (0, 0) for i in range(rank(kernel) + 1)]
+            gaps = ops.pad(ops.expand_dims(kernel, axis + 1), widths)
+            kernel = ops.reshape(gaps, (*sizes(kernel)[:axis], k * step, *sizes(kernel)[axis + 1 :]))
+            kernel = part(kernel, axis, 0, (k - 1) * step + 1)
+    return kernel
+
+
+def transpose_pads(
+    auto_pad: str,
+    pads: Numbers | None,
+    output_shape: Numbers | None,
+    output_padding: Numbers,
+    lengths: Sequence[int | None],
+    window: Numbers,
+    strides: Numbers,
+) -> tuple[tuple[int, int], ...]:
+    """What is cut off before and after every spatial axis of a full transposed convolution; negative adds zeros.
+
+    Raises:
+        NeedsValues: it depends on a length that is not static.
+    """
+    count = len(window)
+    if output_shape is None and auto_pad in ("NOTSET", "VALID"):
+        given = pads or (0,) * 2 * count
+        return tuple((given[i], given[count + i] - output_padding[i]) for i in range(count))
+    result = []
+    for i, (length, span, stride) in enumerate(zip(lengths, window, strides, strict=True)):
+        if length is None:
+            raise NeedsValues("the padding of a transposed convolution depends on a size that is not static")
+        target = output_shape[i] if output_shape is not None else length * stride
+        total = stride * (length - 1) + output_padding[i] + span - target
+        half = total // 2 if total > 0 else 0
+        before = half if auto_pad == "SAME_UPPER" else total - half
+        result.append((before, total - before - output_padding[i]))
+    return tuple(result)
+
+
+def cropped(x: Any, cuts: Sequence[tuple[int, int]]) -> Any:
+    """(batch, *spatial, channels) with something cut off its spatial axes; a negative cut adds zeros."""
+    for axis, (before, after) in enumerate(cuts, 1):
+        x = part(x, axis, max(before, 0), -after if after > 0 else None)
+    return padded(x, ((0, 0), *((max(-before, 0), max(-after, 0)) for before, after in cuts), (0, 0)))
+
+
+@spatial("ConvTranspose")
+def conv_transpose(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Numbers | None = None,
+    group: int = 1,
+    kernel_shape: Numbers | None = None,
+    output_padding: Numbers | None = None,
+    output_shape: Numbers | None = None,
+    pads: Numbers | None = None,
+    strides: Numbers | None = None,
+) -> Any:
+    count = rank(x) - 2
+    strides, dilations = tuple(strides or (1,) * count), dilations or (1,) * count
+    kernel = _spread(ops.transpose(weight, (*range(2, count + 2), 1, 0)), dilations)
+    window = tuple(size(kernel, i) for i in range(count))
+    cuts = transpose_pads(auto_pad, pads, output_shape, output_padding or (0,) * count, sizes(x)[1:-1], window, strides)
+    parts = (
+        zip(ops.split(x, group, axis=-1), ops.split(kernel, group, axis=-1), strict=True)
+        if group > 1
+        else [(x, kernel)]
+    )
+    results = [ops.conv_transpose(a, b, strides, "valid", data_format="channels_last") for a, b in parts]
+    result = results[0] if group == 1 else ops.concatenate(results, axis=-1)
+    # Keras' result has a stride's worth of steps per input step, even where the kernel is shorter.
+    result = cropped(result, [(b, a + max(s - k, 0)) for (b, a), s, k in zip(cuts, strides, window, strict=True)])
+    return result if bias is None else ops.add(result, bias)
+
+
+@spatial("ConvInteger")
+def conv_integer(x: Any, weight: Any, x_zero: Any = None, w_zero: Any = None, **attributes: Any) -> Any:
+    # In double precision, which holds every 32-bit sum exactly: the CPU has no kernel for integers.
+    x, weight = cast(x, "float64"), cast(weight, "float64")
+    x = x if x_zero is None else ops.subtract(x, cast(x_zero, "float64"))
+    if w_zero is not None:
+        zero = cast(w_zero, "float64")
+        weight = ops.subtract(weight, ops.reshape(zero, (-1, *[1] * (rank(weight) - 1))) if rank(zero) else zero)
+    return cast(conv(x, weight, None, **attributes), "int32")

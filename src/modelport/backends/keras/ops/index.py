@@ -1,0 +1,186 @@
+"""Gathering, scattering and choosing elements by index."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from modelport.backends.keras.ops.registry import Ints, op
+from modelport.backends.keras.ops.tensors import along, cast, dtype, part, positive, rank, size, sizes, wide
+
+
+def length(x: Any, axis: int) -> Any:
+    """The size of an axis: an `int`, or a scalar tensor where it is not static."""
+    own = sizes(x)[axis]
+    if own is not None:
+        return own
+    ones = ops.ones_like(x[tuple(slice(None) if i == axis else 0 for i in range(rank(x)))], dtype="int64")
+    return ops.sum(ones)
+
+
+def counting(x: Any, axis: int) -> Any:
+    """0, 1, 2 ... along an axis of a tensor, shaped so that it broadcasts."""
+    own = sizes(x)[axis]
+    if own is not None:
+        return along(np.arange(own), axis, rank(x))
+    ones = ops.ones_like(x[tuple(slice(None) if i == axis else 0 for i in range(rank(x)))], dtype="int64")
+    return along(ops.subtract(ops.cumsum(ones), 1), axis, rank(x))
+
+
+def wrapped(indices: Any, bound: Any) -> Any:
+    """Indices with negative ones counted from the end."""
+    indices = cast(indices, "int64")
+    if isinstance(indices, np.ndarray) and isinstance(bound, int):
+        return np.where(indices < 0, indices + bound, indices)
+    return ops.where(ops.less(indices, 0), ops.add(indices, bound), indices)
+
+
+@op("Gather")
+def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
+    axis = positive(axis, rank(x))
+    if isinstance(indices, np.ndarray) and indices.ndim == 0:
+        return x[(*[slice(None)] * axis, int(indices))]
+    return ops.take(x, wrapped(indices, length(x, axis)), axis=axis)
+
+
+@op("GatherElements")
+def gather_elements(x: Any, indices: Any, *, axis: int = 0) -> Any:
+    axis = positive(axis, rank(x))
+    indices = wrapped(indices, length(x, axis))
+    # The other axes of the indices may be shorter than the data's.
+    for other in range(rank(x)):
+        if other != axis and sizes(indices)[other] != sizes(x)[other]:
+            x = part(x, other, 0, size(indices, other))
+    return ops.take_along_axis(x, indices, axis=axis)
+
+
+@op("GatherND")
+def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Any:
+    depth = size(indices, -1)
+    count = batch_dims + depth
+    flat: Any = None
+    for axis in range(count):
+        if axis < batch_dims:
+            place = counting(part(indices, -1, 0, 1), axis)[..., 0]
+        else:
+            place = wrapped(indices[..., axis - batch_dims], length(x, axis))
+        flat = place if flat is None else ops.add(ops.multiply(flat, size(x, axis)), place)
+    rows = ops.reshape(x, (-1, *(n if n is not None else -1 for n in sizes(x)[count:])))
+    return ops.take(rows, flat, axis=0)
+
+
+_REDUCTIONS = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}
+
+
+@op("ScatterND")
+def scatter_nd(x: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Any:
+    bounds = [length(x, axis) for axis in range(size(indices, -1))]
+    places = ops.stack([wrapped(indices[..., i], bound) for i, bound in enumerate(bounds)], axis=-1)
+    return scattered(x, places, updates, reduction)
+
+
+def scattered(x: Any, places: Any, updates: Any, reduction: str) -> Any:
+    """A tensor with updates at places (..., indexed axes)."""
+    if dtype(x) == "bool":
+        result = ops.scatter_update(cast(x, "int32"), places, cast(updates, "int32"), reduction=_REDUCTIONS[reduction])
+        return cast(result, "bool")
+    return cast(ops.scatter_update(wide(x), places, wide(updates), reduction=_REDUCTIONS[reduction]), dtype(x))
+
+
+@op("ScatterElements", "Scatter")
+def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduction: str = "none") -> Any:
+    axis = positive(axis, rank(x))
+    indices = wrapped(indices, length(x, axis))
+    zeros = ops.zeros_like(indices)
+    places = [indices if i == axis else ops.add(counting(indices, i), zeros) for i in range(rank(x))]
+    places = ops.reshape(ops.stack(places, axis=-1), (-1, rank(x)))
+    return scattered(x, places, ops.reshape(updates, (-1,)), reduction)
+
+
+@op("OneHot")
+def one_hot(indices: Any, depth: Ints, values: Any, *, axis: int = -1) -> Any:
+    axis = positive(axis, rank(indices) + 1)
+    places = wrapped(cast(indices, "int64"), int(depth[0]))
+    hit = ops.equal(ops.expand_dims(places, axis), along(np.arange(int(depth[0])), axis, rank(indices) + 1))
+    off, on = values[0], values[1]
+    return cast(ops.where(hit, wide(on), wide(off)), dtype(values))
+
+
+@op("TopK")
+def top_k(x: Any, k: Ints, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
+    axis = positive(axis, rank(x))
+    last = axis == rank(x) - 1
+    data = wide(x) if last else ops.swapaxes(wide(x), axis, -1)
+    # The smallest are the largest of the complement: it does not overflow as the negative would.
+    flip = (lambda v: v) if largest else (ops.negative if "float" in dtype(x) else lambda v: ops.subtract(-1, v))
+    values, places = ops.top_k(flip(data), int(k[0]), sorted=bool(sorted))
+    values, places = flip(values), cast(places, "int64")
+    if not last:
+        values, places = ops.swapaxes(values, axis, -1), ops.swapaxes(places, axis, -1)
+    return cast(values, dtype(x)), places
+
+
+@op("NonZero", at_run_time=True)
+def nonzero(x: Any) -> Any:
+    return ops.stack([cast(each, "int64") for each in ops.nonzero(x)], axis=0)
+
+
+@op("Compress", at_run_time=True)
+def compress(x: Any, condition: Any, *, axis: int | None = None) -> Any:
+    kept = np.flatnonzero(np.asarray(condition))
+    return ops.take(ops.reshape(x, (-1,)), kept, axis=0) if axis is None else ops.take(x, kept, axis=axis)
+
+
+@op("Unique", at_run_time=True)
+def unique(x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
+    data = np.asarray(x)
+    values, first, inverse, counts = np.unique(data, True, True, True, axis=axis)
+    if not sorted:
+        order = np.argsort(first)
+        values = np.take(values, order, axis=axis or 0)
+        first, counts = first[order], counts[order]
+        inverse = np.argsort(order)[inverse.ravel()]
+    return values, first, inverse.ravel(), counts
+
+
+@op("TensorScatter")
+def tensor_scatter(past: Any, update: Any, places: Any = None, *, axis: int = -2, mode: str = "linear") -> Any:
+    axis = positive(axis, rank(past))
+    total, count = size(past, axis), size(update, axis)
+    steps = along(np.arange(total), axis, rank(past))
+    if places is not None:
+        steps = ops.subtract(steps, along(cast(places, "int64"), 0, rank(past)))
+    if mode == "circular":
+        steps = ops.mod(steps, total)
+    inside = ops.logical_and(ops.greater_equal(steps, 0), ops.less(steps, count))
+    found = ops.take_along_axis(update, ops.clip(steps, 0, count - 1), axis=axis)
+    return ops.where(inside, found, past)
+
+
+@op("ArrayFeatureExtractor", domain="ai.onnx.ml")
+def array_feature_extractor(x: Any, indices: Any) -> Any:
+    return ops.take(ops.reshape(x, (-1, size(x, -1))), ops.reshape(cast(indices, "int64"), (-1,)), axis=-1)
+
+
+@op("MaxUnpool")
+def max_unpool(
+    x: Any,
+    places: Any,
+    output_shape: Ints | None = None,
+    *,
+    kernel_shape: tuple[int, ...],
+    pads: tuple[int, ...] | None = None,
+    strides: tuple[int, ...] | None = None,
+) -> Any:
+    count = len(kernel_shape)
+    strides, pads = strides or (1,) * count, pads or (0,) * 2 * count
+    inner = [(size(x, 2 + i) - 1) * strides[i] + kernel_shape[i] - pads[i] - pads[count + i] for i in range(count)]
+    natural = (size(x, 0), size(x, 1), *inner)
+    flat = ops.scatter(ops.reshape(places, (-1, 1)), ops.reshape(x, (-1,)), (math.prod(natural),))
+    result = ops.reshape(flat, natural)
+    if output_shape is None:
+        return result
+    return ops.pad(result, [(0, target - own) for target, own in zip(output_shape, natural, strict=True)])

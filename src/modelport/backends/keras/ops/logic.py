@@ -1,0 +1,102 @@
+"""Comparisons, logic, bits, and choosing by a condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from modelport.backends.keras.ops.math import in_wide
+from modelport.backends.keras.ops.registry import op
+from modelport.backends.keras.ops.tensors import cast, dtype, wide
+
+
+@op("And")
+def logical_and(a: Any, b: Any) -> Any:
+    return ops.logical_and(a, b)
+
+
+@op("Or")
+def logical_or(a: Any, b: Any) -> Any:
+    return ops.logical_or(a, b)
+
+
+@op("Xor")
+def logical_xor(a: Any, b: Any) -> Any:
+    return ops.logical_xor(a, b)
+
+
+@op("Not")
+def logical_not(x: Any) -> Any:
+    return ops.logical_not(x)
+
+
+@op("Equal")
+def equal(a: Any, b: Any) -> Any:
+    return ops.equal(wide(a), wide(b))
+
+
+@op("Less")
+def less(a: Any, b: Any) -> Any:
+    return ops.less(wide(a), wide(b))
+
+
+@op("LessOrEqual")
+def less_equal(a: Any, b: Any) -> Any:
+    return ops.less_equal(wide(a), wide(b))
+
+
+@op("Greater")
+def greater(a: Any, b: Any) -> Any:
+    return ops.greater(wide(a), wide(b))
+
+
+@op("GreaterOrEqual")
+def greater_equal(a: Any, b: Any) -> Any:
+    return ops.greater_equal(wide(a), wide(b))
+
+
+@op("IsNaN")
+def is_nan(x: Any) -> Any:
+    return ops.isnan(x)
+
+
+@op("IsInf")
+def is_inf(x: Any, *, detect_negative: int = 1, detect_positive: int = 1) -> Any:
+    if detect_negative and detect_positive:
+        return ops.isinf(x)
+    if not detect_negative and not detect_positive:
+        return ops.zeros_like(x, dtype="bool")
+    return ops.equal(x, float("inf") if detect_positive else -float("inf"))
+
+
+@op("Where")
+def where(condition: Any, a: Any, b: Any) -> Any:
+    if dtype(a) == "bool":
+        return ops.logical_or(ops.logical_and(condition, a), ops.logical_and(ops.logical_not(condition), b))
+    return cast(ops.where(condition, wide(a), wide(b)), dtype(a))
+
+
+@op("BitwiseAnd")
+def bitwise_and(a: Any, b: Any) -> Any:
+    return in_wide(ops.bitwise_and, a, b)
+
+
+@op("BitwiseOr")
+def bitwise_or(a: Any, b: Any) -> Any:
+    return in_wide(ops.bitwise_or, a, b)
+
+
+@op("BitwiseXor")
+def bitwise_xor(a: Any, b: Any) -> Any:
+    return in_wide(ops.bitwise_xor, a, b)
+
+
+@op("BitwiseNot")
+def bitwise_not(x: Any) -> Any:
+    return in_wide(ops.bitwise_not, x)
+
+
+@op("BitShift")
+def bit_shift(a: Any, b: Any, *, direction: str) -> Any:
+    return in_wide(ops.left_shift if direction == "LEFT" else ops.right_shift, a, b)

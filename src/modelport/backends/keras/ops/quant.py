@@ -1,0 +1,118 @@
+"""Quantised tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from modelport.backends.keras.ops.conv import conv
+from modelport.backends.keras.ops.registry import CannotBuild, op
+from modelport.backends.keras.ops.tensors import (
+    along,
+    cast,
+    channels_first,
+    channels_last,
+    dtype,
+    keras_dtype,
+    rank,
+    size,
+)
+
+
+def _spread(parameter: Any, x: Any, axis: int, block_size: int) -> Any:
+    """A scale or zero point so that it broadcasts: one for all, one per slice, or one per block along an axis."""
+    if parameter is None or rank(parameter) == 0:
+        return parameter
+    if rank(parameter) == 1 and not block_size:
+        return parameter if size(parameter, 0) == 1 else along(parameter, axis, rank(x))
+    repeated = ops.repeat(parameter, block_size, axis=axis)
+    key = [slice(None)] * rank(x)
+    key[axis] = slice(0, size(x, axis))
+    return repeated[tuple(key)]
+
+
+@op("QuantizeLinear")
+def quantize_linear(
+    x: Any,
+    scale: Any,
+    zero_point: Any = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+    saturate: int = 1,
+) -> Any:
+    result = dtype(zero_point) if zero_point is not None else keras_dtype(output_dtype) if output_dtype else "uint8"
+    if "int" not in result:
+        raise CannotBuild(f"Keras cannot quantise to {result}; quantise to int8 or uint8 in the source model")
+    working = keras_dtype(precision) if precision else "float32"
+    data = ops.divide(cast(x, working), cast(_spread(scale, x, axis, block_size), working))
+    rounded = ops.round(cast(data, "float32"))
+    if zero_point is not None:
+        rounded = ops.add(rounded, cast(_spread(zero_point, x, axis, block_size), "float32"))
+    return saturated(rounded, result)
+
+
+def saturated(x: Any, to: str) -> Any:
+    """Whole floats as integers, clipped to their range."""
+    bounds = np.iinfo(to)
+    return cast(cast(ops.clip(x, float(bounds.min), float(bounds.max)), "int32"), to)
+
+
+@op("DequantizeLinear")
+def dequantize_linear(
+    x: Any, scale: Any, zero_point: Any = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+) -> Any:
+    result = keras_dtype(output_dtype) if output_dtype else dtype(scale)
+    data = cast(x, "float32")
+    if zero_point is not None:
+        data = ops.subtract(data, cast(_spread(zero_point, x, axis, block_size), "float32"))
+    return cast(ops.multiply(data, cast(_spread(scale, x, axis, block_size), "float32")), result)
+
+
+@op("DynamicQuantizeLinear")
+def dynamic_quantize_linear(x: Any) -> Any:
+    low, high = ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0)
+    scale = ops.divide(ops.subtract(high, low), 255.0)
+    zero = ops.clip(ops.round(ops.divide(ops.negative(low), scale)), 0.0, 255.0)
+    quantised = ops.add(ops.round(ops.divide(x, scale)), zero)
+    return saturated(quantised, "uint8"), scale, cast(cast(zero, "int32"), "uint8")
+
+
+@op("QLinearMatMul")
+def qlinear_matmul(
+    a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any, y_scale: Any, y_zero: Any
+) -> Any:
+    left = ops.subtract(cast(a, "float32"), cast(_rows(a_zero, a), "float32"))
+    right = ops.subtract(cast(b, "float32"), cast(b_zero, "float32"))
+    scale = ops.divide(
+        ops.multiply(cast(_rows(a_scale, a), "float32"), cast(b_scale, "float32")), cast(y_scale, "float32")
+    )
+    product = ops.multiply(ops.matmul(left, right), scale)
+    return saturated(ops.add(ops.round(product), cast(y_zero, "float32")), dtype(y_zero))
+
+
+def _rows(parameter: Any, x: Any) -> Any:
+    """A parameter of the left operand: one for all, or one per row."""
+    return (
+        ops.expand_dims(parameter, -1) if rank(parameter) == 1 and rank(x) > 1 and size(parameter, 0) > 1 else parameter
+    )
+
+
+@op("QLinearConv")
+def qlinear_conv(
+    x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any, y_scale: Any, y_zero: Any, bias: Any = None,
+    **attributes: Any,
+) -> Any:  # fmt: skip
+    def per_filter(parameter: Any) -> Any:
+        return ops.reshape(parameter, (-1, *[1] * (rank(w) - 1))) if rank(parameter) else parameter
+
+    data = ops.subtract(cast(x, "float32"), cast(x_zero, "float32"))
+    kernel = ops.subtract(cast(w, "float32"), cast(per_filter(w_zero), "float32"))
+    total = conv(channels_last(data), kernel, None if bias is None else cast(bias, "float32"), **attributes)
+    scale = ops.divide(ops.multiply(x_scale, w_scale), y_scale)
+    rounded = ops.add(ops.round(ops.multiply(total, scale)), cast(y_zero, "float32"))
+    return channels_first(saturated(rounded, dtype(y_zero)))

@@ -1,0 +1,100 @@
+"""Fourier transforms and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from modelport.backends.keras.ops.registry import CannotBuild, Ints, op
+from modelport.backends.keras.ops.shape import padded
+from modelport.backends.keras.ops.tensors import dtype, keras_dtype, part, positive, rank, size
+
+
+def _fourier(count: int, into: int, inverse: bool, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The cosine and sine matrices (count, into) of a discrete Fourier transform."""
+    angles = 2 * np.pi * np.outer(np.arange(count), np.arange(into)) / (into if inverse else count)
+    scale = 1 / count if inverse else 1.0
+    sine = np.sin(angles) if inverse else -np.sin(angles)
+    return (np.cos(angles) * scale).astype(name), (sine * scale).astype(name)
+
+
+def transformed(x: Any, count: int, inverse: bool, onesided: bool) -> Any:
+    """The transform over the last but one axis of (..., time, 1 or 2), as a product with the Fourier matrices."""
+    into = count // 2 + 1 if onesided else count
+    cosine, sine = _fourier(count, count, inverse, dtype(x))
+    cosine, sine = cosine[:, :into], sine[:, :into]
+    real = x[..., 0]
+    parts = ops.matmul(real, cosine), ops.matmul(real, sine)
+    if size(x, -1) == 2:
+        imaginary = x[..., 1]
+        parts = (
+            ops.subtract(parts[0], ops.matmul(imaginary, sine)),
+            ops.add(parts[1], ops.matmul(imaginary, cosine)),
+        )
+    return ops.stack(parts, axis=-1)
+
+
+@op("DFT")
+def dft(x: Any, length: Ints | None = None, axis: Ints | None = None, *, inverse: int = 0, onesided: int = 0) -> Any:
+    along_axis = positive(axis[0] if axis else -2, rank(x))
+    if onesided and inverse:
+        raise CannotBuild("the inverse of a one-sided transform has real results; use a two-sided one")
+    count = length[0] if length else size(x, along_axis)
+    x = part(x, along_axis, 0, min(count, size(x, along_axis)))
+    missing = count - size(x, along_axis)
+    x = padded(x, [(0, missing if i == along_axis else 0) for i in range(rank(x))])
+    order = [i for i in range(rank(x) - 1) if i != along_axis]
+    perm = (*order, along_axis, rank(x) - 1)
+    result = transformed(ops.transpose(x, perm), count, bool(inverse), bool(onesided))
+    return ops.transpose(result, tuple(int(i) for i in np.argsort(perm)))
+
+
+@op("STFT")
+def stft(x: Any, step: Ints, window: Any = None, length: Ints | None = None, *, onesided: int = 1) -> Any:
+    count = length[0] if length else size(window, 0)
+    steps = (size(x, 1) - count) // step[0] + 1
+    if rank(x) == 2:
+        x = ops.expand_dims(x, -1)
+    places = np.arange(steps)[:, None] * step[0] + np.arange(count)[None, :]
+    frames = ops.take(x, places, axis=1)
+    if window is not None:
+        frames = ops.multiply(frames, ops.reshape(window, (1, 1, count, 1)))
+    return transformed(frames, count, False, bool(onesided))
+
+
+def _window(name: str, rule: Callable[[np.ndarray], np.ndarray]) -> None:
+    def function(length: Ints, *, output_datatype: int = 1, periodic: int = 1) -> Any:
+        count = length[0]
+        return rule(2 * np.pi * np.arange(count) / (count if periodic else count - 1)).astype(
+            keras_dtype(output_datatype)
+        )
+
+    op(name)(function)
+
+
+_window("HannWindow", lambda a: 0.5 - 0.5 * np.cos(a))
+_window("HammingWindow", lambda a: 25 / 46 - 21 / 46 * np.cos(a))
+_window("BlackmanWindow", lambda a: 0.42 - 0.5 * np.cos(a) + 0.08 * np.cos(2 * a))
+
+
+@op("MelWeightMatrix")
+def mel_weight_matrix(bins: Ints, length: Ints, rate: Ints, low: Any, high: Any, *, output_datatype: int = 1) -> Any:
+    if not isinstance(low, np.ndarray) or not isinstance(high, np.ndarray):
+        low, high = np.asarray(low), np.asarray(high)
+    spectrum = length[0] // 2 + 1
+    mels = np.linspace(*(2595 * np.log10(1 + float(edge) / 700) for edge in (low, high)), bins[0] + 2)
+    mels = np.arange(bins[0] + 2) * ((mels[-1] - mels[0]) / (bins[0] + 2)) + mels[0]
+    edges = np.floor((length[0] + 1) * (700 * (10 ** (mels / 2595) - 1)) / rate[0]).astype(int)
+    result = np.zeros((spectrum, bins[0]))
+    for i in range(bins[0]):
+        low_edge, centre, high_edge = edges[i : i + 3]
+        if low_edge == centre:
+            result[centre, i] = 1
+        else:
+            result[low_edge : centre + 1, i] = np.arange(centre - low_edge + 1) / (centre - low_edge)
+        if high_edge > centre:
+            result[centre:high_edge, i] = (high_edge - np.arange(centre, high_edge)) / (high_edge - centre)
+    return result.astype(keras_dtype(output_datatype))

@@ -1,0 +1,131 @@
+"""What the operators ask of their tensors, which are Keras tensors or NumPy arrays: dtype, rank, sizes, casts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from modelport.backends.keras.ops.registry import CannotBuild, NeedsValues
+
+# TensorFlow has few kernels for these, and Keras promotes some of them; arithmetic goes through int64, whose
+# wrap-around agrees with theirs.
+NARROW = frozenset({"int8", "int16", "uint8", "uint16", "uint32", "uint64"})
+
+KERAS_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    14: "complex64",
+    15: "complex128",
+    16: "bfloat16",
+}
+"""Keras' dtypes by the number that ONNX gives them."""
+
+
+def keras_dtype(number: int) -> str:
+    """Keras' name of an ONNX element type.
+
+    Raises:
+        CannotBuild: Keras has no such dtype.
+    """
+    if int(number) not in KERAS_DTYPES:
+        raise CannotBuild(f"Keras has no tensors of ONNX's element type {int(number)}; cast them in the source model")
+    return KERAS_DTYPES[int(number)]
+
+
+def dtype(x: Any) -> str:
+    return str(keras.backend.standardize_dtype(x.dtype))
+
+
+def is_float(x: Any) -> bool:
+    return "float" in dtype(x)
+
+
+def is_bool(x: Any) -> bool:
+    return dtype(x) == "bool"
+
+
+def rank(x: Any) -> int:
+    return len(x.shape)
+
+
+def sizes(x: Any) -> tuple[int | None, ...]:
+    return tuple(x.shape)
+
+
+def size(x: Any, axis: int) -> int:
+    """One size, which must be static."""
+    found = x.shape[axis]
+    if found is None:
+        raise NeedsValues(f"the size of axis {axis % rank(x)} is not static")
+    return int(found)
+
+
+def static(x: Any) -> tuple[int, ...]:
+    """All sizes, which must be static."""
+    return tuple(size(x, axis) for axis in range(rank(x)))
+
+
+def cast(x: Any, to: str) -> Any:
+    """A tensor in a dtype; itself where it has it."""
+    if dtype(x) == to:
+        return x
+    return np.asarray(x).astype(to) if isinstance(x, np.ndarray) and to in np.sctypeDict else ops.cast(x, to)
+
+
+def array(values: Any, to: str) -> np.ndarray:
+    """A constant in a dtype by Keras' name."""
+    return np.asarray(ops.convert_to_numpy(ops.convert_to_tensor(values, dtype=to)))
+
+
+def wide(x: Any) -> Any:
+    """A tensor in a dtype that has all kernels."""
+    return cast(x, "int64") if dtype(x) in NARROW else x
+
+
+def precise(x: Any) -> Any:
+    """A tensor in at least single precision, as ONNX's reductions and normalisations compute."""
+    return cast(x, "float32") if dtype(x) in ("float16", "bfloat16") else x
+
+
+def positive(axis: int, count: int) -> int:
+    """An axis counted from the front."""
+    return axis + count if axis < 0 else axis
+
+
+def channels_last(x: Any) -> Any:
+    """(batch, channels, *spatial) -> (batch, *spatial, channels)."""
+    count = rank(x)
+    return x if count < 3 else ops.transpose(x, (0, *range(2, count), 1))
+
+
+def channels_first(x: Any) -> Any:
+    """(batch, *spatial, channels) -> (batch, channels, *spatial)."""
+    count = rank(x)
+    return x if count < 3 else ops.transpose(x, (0, count - 1, *range(1, count - 1)))
+
+
+def along(values: Any, axis: int, count: int) -> Any:
+    """A vector shaped so that it broadcasts along one axis of a tensor of `count` axes."""
+    shape = [1] * count
+    shape[axis] = -1
+    return values.reshape(shape) if isinstance(values, np.ndarray) else ops.reshape(values, shape)
+
+
+def part(x: Any, axis: int, start: int | None, stop: int | None, step: int | None = None) -> Any:
+    """A slice along one axis."""
+    if (start or 0) == 0 and stop is None and step in (None, 1):
+        return x
+    return x[(*[slice(None)] * positive(axis, rank(x)), slice(start, stop, step))]
