@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -49,18 +50,19 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     symbols = dimension_names(traced, signature)
     program, notes = prepare(native, traced.program)
     outputs = _output_specs(program, signature, symbols)
-    model = _translate(program, type(as_module(native)).__name__)
+    model, written = _translate(program, type(as_module(native)).__name__)
     lower_recurrent(model)
     _name_interface(model, Traced(program, traced.names), signature, outputs)
     _name_dimensions(model, symbols)
-    notes += [Note("dropped", b, "the model updates this buffer on every call") for b in mutated_buffers(program)]
+    notes += [Note("dropped", b, "the model updates this buffer on every call") for b in mutated_buffers(written)]
     notes += _set_weights(model, native)
     name_nodes(model)
     write_signature(model, replace(signature, outputs=outputs))
     return Exported(model, tuple(notes))
 
 
-def _translate(program: ExportedProgram, name: str) -> ir.Model:
+def _translate(program: ExportedProgram, name: str) -> tuple[ir.Model, ExportedProgram]:
+    """The ONNX graph, and the decomposed program it was written from."""
     try:
         exported = torch.onnx.export(
             program,
@@ -75,17 +77,17 @@ def _translate(program: ExportedProgram, name: str) -> ir.Model:
             raise exc.__cause__ from exc
         raise _unsupported_operator(exc, name) from exc
     assert exported is not None
-    return exported.model
+    assert exported.exported_program is not None
+    return exported.model, exported.exported_program
 
 
 def _unsupported_operator(exc: Exception, name: str) -> UnsupportedOpError | UnsupportedModelError:
     cause: BaseException | None = exc
     while cause is not None:
         if type(cause).__name__ == "DispatchError":
-            op = str(cause).partition("No ONNX function found for ")[2].split(".")[0].strip("<>' ") or "an operator"
+            op = "".join(re.findall(r"op='([\w.]+)'", str(cause))[:1]) or "an operator"
             return UnsupportedOpError(
-                f"{name} uses {op}, which has no ONNX form: {str(cause).splitlines()[0]}. Write that step with other "
-                "torch operations.",
+                f"{name} uses {op}, which has no ONNX form: write that step with other torch operations.",
                 op_type=op,
             )
         cause = cause.__cause__

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
+import logging
 import re
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,21 +21,30 @@ _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
 
 
-def explain(exc: BaseException, module: nn.Module, signature: Signature) -> ModelPortError:
-    """The error to raise for an exception of `torch.export`."""
+def explain(
+    exc: BaseException, module: nn.Module, signature: Signature, attempt: Callable[[], object]
+) -> ModelPortError:
+    """The error to raise for an exception of `torch.export`.
+
+    Args:
+        exc: what torch raised.
+        module: the model.
+        signature: what it was to be exported with.
+        attempt: does it again; torch tells only its log where a dimension got fixed.
+    """
     if isinstance(exc, ModelPortError):
         return exc
     name, text = type(module).__name__, str(exc)
+    if "specialized it to be a constant" in text or "Constraints violated" in text:
+        return _fixed_dimension(name, text, signature, _fixing_line(attempt))
     where = user_line(exc)
-    if "Constraints violated" in text or "specialized it to be a constant" in text:
-        return _fixed_dimension(name, text, signature)
     if "data-dependent" in text:
         return UnsupportedModelError(
             f"{name} cannot be exported: it decides by the values of a tensor{where}. A portable graph has one course "
             "for all values: replace the Python `if` or loop by torch.where or masking, or fix the decision in the "
             "model."
         )
-    if "batch_sizes" in text or "PackedSequence" in text:
+    if "PackedSequence" in text or "batch_sizes" in text:
         return UnsupportedModelError(
             f"{name} cannot be exported: it packs sequences{where}. Run the recurrent layer on the padded batch."
         )
@@ -42,43 +54,79 @@ def explain(exc: BaseException, module: nn.Module, signature: Signature) -> Mode
     )
 
 
-def user_line(exc: BaseException) -> str:
-    """` at file:line: code` of the last line of code outside torch that an exception came through; empty if none."""
-    for part in _chain(exc):
-        frames = [
-            (frame.f_code.co_filename, line)
-            for frame, line in traceback.walk_tb(part.__traceback__)
-            if not frame.f_code.co_filename.startswith((_TORCH, _OURS, "<"))
-        ]
-        # The frames before the trace began are the caller's, not the model's.
-        inside = [f for f in traceback.walk_tb(part.__traceback__) if f[0].f_code.co_filename.startswith(_TORCH)]
-        if frames and inside and "forward" in [f.f_code.co_name for f, _ in traceback.walk_tb(part.__traceback__)]:
-            file, line = frames[-1]
-            return f" at {file}:{line}: {linecache.getline(file, line).strip()}"
+def user_line(exc: BaseException | None) -> str:
+    """` at file:line: code` of the last line outside torch that an exception came through; empty if there is none."""
+    while exc is not None:
+        lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(exc.__traceback__)]
+        entered = next((i for i, (file, _) in enumerate(lines) if file.startswith(_TORCH)), len(lines))
+        inside = [place for place in lines[entered:] if _is_users(place[0])]
+        if inside:
+            return _told(*inside[-1])
+        exc = exc.__cause__ or exc.__context__
     return ""
 
 
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
+def _is_users(file: str) -> bool:
+    return not file.startswith((_TORCH, _OURS, "<")) and not file.endswith(("/contextlib.py", "/functools.py"))
 
 
-def _fixed_dimension(name: str, text: str, signature: Signature) -> UnsupportedModelError:
+def _told(file: str, line: int) -> str:
+    return f" at {file}:{line}: {linecache.getline(file, line).strip()}"
+
+
+class _Listener(logging.Handler):
+    """Notes which line of the user's code runs while torch logs that a symbol became a number."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.line = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        values = record.args if isinstance(record.args, tuple) else ()
+        fixed = record.msg.startswith("set_replacement") and len(values) > 1 and str(values[1]).isdigit()
+        if fixed and not self.line:
+            stack = list(traceback.walk_stack(sys._getframe()))
+            calls = [i for i, (frame, _) in enumerate(stack) if frame.f_code.co_filename.startswith(_TORCH)]
+            inside = stack[: max(calls, default=0)]
+            users = ((f.f_code.co_filename, n) for f, n in inside if _is_users(f.f_code.co_filename))
+            self.line = next((_told(*place) for place in users if "/logging/" not in place[0]), "")
+
+
+def _fixing_line(attempt: Callable[[], object]) -> str:
+    """Where a dimension got fixed, found by tracing once more with torch's log open."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    listener, level, propagate, others = _Listener(), logger.level, logger.propagate, logger.handlers
+    logger.handlers, logger.propagate = [listener], False
+    logger.setLevel(logging.INFO)
+    try:
+        with contextlib.suppress(Exception):
+            attempt()
+    finally:
+        logger.handlers, logger.propagate = others, propagate
+        logger.setLevel(level)
+    return listener.line
+
+
+def _fixed_dimension(name: str, text: str, signature: Signature, where: str) -> UnsupportedModelError:
     fixed = re.findall(r"L\[(.+?)\]\.size\(\)\[(\d+)\].*?specialized it to be a constant \((\d+)\)", text)
-    size = fixed[0][2] if fixed else "one value"
     dims = sorted({dim for spec in signature.inputs for dim in spec.shape or () if isinstance(dim, str)})
+    if not fixed:
+        return UnsupportedModelError(
+            f"{name} does not work for every size of {', '.join(dims)}{where}: {_first_paragraph(text)}. Fix the "
+            "dimension in the signature (signature.with_dims), or make the code independent of it."
+        )
+    specs = {f"'{spec.name}'": spec.shape or () for spec in signature.inputs}
+    sizes = {str(specs[source][int(axis)]): int(size) for source, axis, size in fixed if source in specs}
+    # A nested input is not called in torch's message what it is called here: then it is any of the dimensions.
+    sizes = sizes or dict.fromkeys(dims, int(fixed[0][2]))
+    shapes = {s.name: tuple(sizes.get(str(d), d) for d in s.shape or ()) for s in signature.inputs}
     places = ", ".join(f"axis {axis} of {source.strip(chr(39))}" for source, axis, _ in fixed)
-    shapes = {
-        spec.name: tuple(size if isinstance(d, str) else d for d in spec.shape or ()) for spec in signature.inputs
-    }
     return UnsupportedModelError(
-        f"{name} works for one size of a dimension only: the signature calls {', '.join(dims)} dynamic, but the code "
-        f"fixes {places or 'it'} to {size}. Make the code independent of that size (reshape with -1, read sizes from "
-        f"the tensor), or fix it: signature=signature.with_dims({shapes})."
-        + ("" if fixed else f" torch says: {_first_paragraph(text)}")
+        f"{name} works for one size of a dimension only: the signature calls {', '.join(sizes)} dynamic, but the "
+        f"code fixes {places} to {fixed[0][2]}{where}. Make it independent of that size (reshape with -1, no Python loop over it), "
+        f"or fix the dimension: signature.with_dims({shapes})."
     )
 
 
 def _first_paragraph(text: str) -> str:
-    return " ".join(text.strip().split("\n\n")[0].split())
+    return " ".join(text.strip().split("\n\n")[0].split()).rstrip(".")

@@ -139,6 +139,9 @@ def native_call(native: Any, example: Any) -> Call:
     Raises:
         SignatureError: there is no example, or it holds something other than tensors, arrays and None.
     """
+    if example is None and isinstance(native, torch.export.ExportedProgram) and native.example_inputs is not None:
+        args, kwargs = native.example_inputs
+        return Call(tuple(args), dict(kwargs))
     if example is None:
         raise SignatureError(
             f"{type(native).__name__} does not say the shapes of its inputs: pass example=, the inputs of one call."

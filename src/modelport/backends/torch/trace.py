@@ -22,26 +22,38 @@ from modelport.core.signature import Arrays, Signature, leaves, map_tree
 def trace(native: Any, example: Arrays, signature: Signature) -> Traced:
     """A model as a program in inference mode, with the signature's symbolic dimensions dynamic.
 
+    Recurrent layers are this package's own operators in it, and it returns a flat tuple.
+
     Raises:
         UnsupportedModelError: torch cannot trace the model; the message names the line of its code.
     """
     if isinstance(native, ExportedProgram):
         return Traced(native, placeholder_order(native, signature))
-    module = as_module(native)
-    arrays = {s.name: resized(example[s.name], s.shape or (), _sizes(example, signature)) for s in signature.inputs}
-    call = tensors_of(arrays, signature, device_of(native))
-    call = Call(map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs))
-    shapes = _dynamic_shapes(module, call, signature)
-    devices = [device_of(native).index or 0] if device_of(native).type == "cuda" else []
-    if isinstance(module, torch.jit.ScriptModule):
-        return _trace_script(module, call, signature)
-    with evaluating(module), _plain_outputs(module), torch.random.fork_rng(devices), torch.no_grad():
-        try:
-            with WholeRecurrentLayers():
-                program = torch.export.export(module, *call, dynamic_shapes=shapes, strict=False)
-        except Exception as exc:
-            raise explain(exc, module, signature) from exc
+    module = _convertible(native, example, signature)
+    with _plain_outputs(module), WholeRecurrentLayers():
+        program = trace_plain(module, example, signature)
     return Traced(program, placeholder_order(program, signature))
+
+
+def trace_plain(native: Any, example: Arrays, signature: Signature) -> ExportedProgram:
+    """A model as a program of torch's operators only, in inference mode, that returns what the model returns.
+
+    Raises:
+        UnsupportedModelError: torch cannot trace the model; the message names the line of its code.
+    """
+    module = _convertible(native, example, signature)
+    call = _call(native, example, signature)
+    shapes = _dynamic_shapes(module, call, signature)
+    device = device_of(native)
+    with evaluating(module), torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+
+        def attempt() -> ExportedProgram:
+            return torch.export.export(module, *call, dynamic_shapes=shapes, strict=False)
+
+        try:
+            return attempt()
+        except Exception as exc:
+            raise explain(exc, module, signature, attempt) from exc
 
 
 def prepare(native: Any, program: ExportedProgram) -> tuple[ExportedProgram, list[Note]]:
@@ -89,19 +101,30 @@ def _dynamic_shapes(module: nn.Module, call: Call, signature: Signature) -> Any:
     return shapes.dynamic_shapes(module, call.args, call.kwargs)
 
 
-def _trace_script(module: torch.jit.ScriptModule, call: Call, signature: Signature) -> Traced:
-    """TorchScript through torch's own converter; what it cannot convert has to come from the original code."""
+def _call(native: Any, example: Arrays, signature: Signature) -> Call:
+    """The example as tensors of their own, with rows enough for every symbolic dimension."""
+    sizes = _sizes(example, signature)
+    arrays = {spec.name: resized(example[spec.name], spec.shape or (), sizes) for spec in signature.inputs}
+    call = tensors_of(arrays, signature, device_of(native))
+    return Call(map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs))
+
+
+def _convertible(native: Any, example: Arrays, signature: Signature) -> nn.Module:
+    """The module to trace; of TorchScript, the module that torch's own converter makes of it."""
+    module = as_module(native)
+    if not isinstance(module, torch.jit.ScriptModule):
+        return module
     from torch._export.converter import TS2EPConverter
 
+    call = _call(native, example, signature)
     try:
         with evaluating(module), torch.no_grad():
-            program = TS2EPConverter(module, call.args, call.kwargs or None).convert()
+            return TS2EPConverter(module, call.args, call.kwargs or None).convert().module(check_guards=False)
     except Exception as exc:
         raise UnsupportedModelError(
             f"torch cannot convert this TorchScript module: {type(exc).__name__}: {exc}. "
             "Export the nn.Module it was scripted from instead."
         ) from exc
-    return Traced(program, tuple(spec.name for spec in signature.inputs))
 
 
 @contextmanager
@@ -115,8 +138,11 @@ def _plain_outputs(module: nn.Module) -> Iterator[None]:
 
 
 def _copied(graph: torch.fx.Graph) -> torch.fx.Graph:
-    copied = torch.fx.Graph()
-    copied.output(copied.graph_copy(graph, {}))
+    copied, nodes = torch.fx.Graph(), dict[torch.fx.Node, torch.fx.Node]()
+    copied.output(copied.graph_copy(graph, nodes))
+    for node, twin in nodes.items():
+        # A copy renames what Python has a name for; the program's signature knows an input called `input` as such.
+        twin.name = node.name
     # The verifier reads the output's metadata too, which graph_copy leaves behind.
     copied.output_node().meta = dict(graph.output_node().meta)
     return copied
