@@ -7,6 +7,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -103,45 +104,61 @@ def serve(name: str, cases: Sequence[Case], out: IO[str]) -> None:
         forget_sessions()
 
 
-def run_shard(name: str, shard: int = 0, shards: int = 1, seconds: float = SECONDS) -> list[Outcome]:
-    """Run every `shards`-th case on a backend.
+def run_shard(name: str, shard: int = 0, shards: int = 1) -> list[Outcome]:
+    """Run every `shards`-th case on a backend."""
+    return run_cases(name, [case.name for case in all_cases()[shard::shards]])
+
+
+def run_cases(name: str, cases: Sequence[str], seconds: float = SECONDS) -> list[Outcome]:
+    """Run cases on a backend, each for so many seconds at most.
 
     Raises:
         RuntimeError: the process ended before its first case; the message has what it wrote.
     """
     outcomes: list[Outcome] = []
-    total = len(range(shard, len(all_cases()), shards))
-    while len(outcomes) < total:
-        outcomes += _run_until_it_ends(name, shard, shards, len(outcomes), seconds)
+    while len(outcomes) < len(cases):
+        outcomes += _run_until_it_ends(name, cases[len(outcomes) :], seconds)
     return outcomes
 
 
-def _run_until_it_ends(name: str, shard: int, shards: int, skip: int, seconds: float) -> list[Outcome]:
+def _run_until_it_ends(name: str, cases: Sequence[str], seconds: float) -> list[Outcome]:
     """The outcomes of one process; the last one is of the case in which it ended, where it did."""
-    command = [sys.executable, "-m", "modelport.testing.conformance", name, str(shard), str(shards), str(skip)]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     env = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+    command = [sys.executable, "-m", "modelport.testing.conformance", name]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdin=-1, stdout=-1, stderr=errors, text=True, env=env) as process,
+    ):
+        assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        errors: list[str] = []
-        threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True).start()
-        outcomes, begun, hung = [], "", False
-        for line in _lines(process.stdout, seconds):
-            if line is None:
-                hung = True
-                process.kill()
-                break
-            event = json.loads(line)
-            begun = event.get("begin", "")
-            if not begun:
-                outcomes.append(Outcome(**event))
+        process.stdin.write(json.dumps(list(cases)))
+        process.stdin.close()
+        outcomes, begun, hung = _follow(process.stdout, seconds)
+        if hung:
+            process.kill()
+        status = process.wait()
+        errors.seek(0)
+        if not outcomes and not begun:
+            raise RuntimeError(f"the cases did not start on {name!r}:\n{errors.read()[-3000:]}")
     if begun:
-        why = f"took more than {seconds:g} s" if hung else f"its process ended with status {process.returncode}"
+        why = f"took more than {seconds:g} s" if hung else f"its process ended with status {status}"
         outcomes.append(Outcome(begun, "broken", why))
-    if not outcomes:
-        raise RuntimeError(f"the cases did not start on {name!r}:\n{''.join(errors[-30:])}")
     return outcomes
+
+
+def _follow(stream: IO[str], seconds: float) -> tuple[list[Outcome], str, bool]:
+    """The outcomes as they come, the case that is not over, and whether it took too long."""
+    outcomes: list[Outcome] = []
+    begun = ""
+    for line in _lines(stream, seconds):
+        if line is None:
+            return outcomes, begun, True
+        event = json.loads(line)
+        begun = event.get("begin", "")
+        if not begun:
+            outcomes.append(Outcome(**event))
+    return outcomes, begun, False
 
 
 def _lines(stream: IO[str], seconds: float) -> Iterator[str | None]:
@@ -185,11 +202,12 @@ def summary(outcomes: dict[str, list[Outcome]]) -> str:
     )
 
 
-def main(name: str, shard: str, shards: str, skip: str) -> None:
-    """The process that runs a shard: results go to standard output, what frameworks print to standard error."""
+def main(name: str) -> None:
+    """The process that runs cases: results go to standard output, what frameworks print to standard error."""
+    wanted = set(json.load(sys.stdin))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(name, all_cases()[int(shard) :: int(shards)][int(skip) :], out)
+    serve(name, [case for case in all_cases() if case.name in wanted], out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,21 @@
+"""A backend computes an ONNX case as the standard says, or refuses it by name; it is never wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+
+import pytest
+
+from modelport.testing.conformance import run_shard
+from modelport.testing.plugin import PROPERTY, SHARDS
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_no_onnx_case_has_other_outputs(
+    modelport_backend: str, shard: int, record_property: Callable[[str, object], None]
+) -> None:
+    found = run_shard(modelport_backend, shard, SHARDS)
+    record_property(PROPERTY, (modelport_backend, [astuple(outcome) for outcome in found]))
+    wrong = [f"{outcome.case}: {outcome.reason}" for outcome in found if outcome.verdict == "wrong"]
+    assert not wrong, "\n".join(wrong)
