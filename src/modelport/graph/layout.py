@@ -80,7 +80,7 @@ def cancel_transposes(model: ir.Model) -> int:
     Returns:
         How many Transposes of activations are left.
     """
-    Relayout(model.graph, _RULES, set(roles(model))).run()
+    Relayout(model.graph, _CANCEL_RULES, set(roles(model))).run()
     return count_transposes(model.graph)
 
 
@@ -166,6 +166,9 @@ def _prelu(layout: Relayout, node: ir.Node) -> bool:
 
 
 _RULES = AXIS_RULES | RANK_RULES
+_CANCEL_RULES = {key: rule for key, rule in _RULES.items() if key != ("", "Resize")}
+"""A Resize of other axes than the last ones is legal ONNX, but no framework has it: it stays channels first."""
+
 _CHANNELS_LAST_RULES = _RULES | {
     ("", op_type): Rule(_prelu if op_type == "PRelu" else _to_domain, _wants_channels_last, always=True)
     for op_type in CHANNELS_LAST
