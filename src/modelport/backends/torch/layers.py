@@ -1,0 +1,326 @@
+"""Operators whose weights are a layer's: they become `torch.nn` modules where the weights' names fit one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modelport.backends.torch.operands import Operands, identifier
+from modelport.backends.torch.padding import Window, crop_or_pad_output, pad_input
+from modelport.backends.torch.registry import CannotBuild, op
+from modelport.backends.torch.traced import Constant, Operand, Scalar, Tensor, Weight, WeightRef
+
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_BATCH_NORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+_INSTANCE_NORM = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
+F_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+F_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def _dims(operand: Operand) -> tuple[int | None, ...]:
+    """The static sizes of a weight, however it is given."""
+    if isinstance(operand, WeightRef):
+        assert operand.value.const_value is not None
+        return tuple(int(size) for size in operand.value.const_value.shape)  # type: ignore[call-overload]
+    if isinstance(operand, Constant):
+        return operand.array.shape
+    return cast(Tensor, operand).dims
+
+
+def _sizes(operand: Operand) -> tuple[int, ...]:
+    """As `_dims`, for a weight that has to have a static shape."""
+    dims = _dims(operand)
+    if None in dims:
+        raise CannotBuild(f"its weight has the shape {dims}; give it a static one")
+    return cast(tuple[int, ...], dims)
+
+
+def _is_all(operand: Operand | None, number: float) -> bool:
+    """Whether an operand is a constant of one value, which a layer has without being given it."""
+    return isinstance(operand, Constant) and bool(np.all(operand.array == number))
+
+
+@op("Linear", domain="modelport")
+def linear(
+    x: Tensor, weight: Weight, bias: Weight = None, *, transposed: int = 0, node: ir.Node, operands: Operands
+) -> Tensor:
+    out_features, in_features = _sizes(weight)[::-1] if transposed else _sizes(weight)
+    path = operands.weights.place(
+        lambda: nn.Linear(in_features, out_features, bias is not None),
+        {"weight": weight, "bias": bias},
+        node,
+        transposed=bool(transposed),
+    )
+    if path is not None:
+        return operands.call(path, x)
+    matrix = operands.tensor(weight)
+    offset = None if bias is None else operands.tensor(bias)
+    return F.linear(x, matrix.transpose(0, 1) if transposed else matrix, offset)
+
+
+@op("Embedding", domain="modelport")
+def embedding(ids: Tensor, weight: Weight, *, node: ir.Node, operands: Operands) -> Tensor:
+    rows, columns = _sizes(weight)
+    ids = ids if ids.element in (torch.int64, torch.int32) else ids.to(torch.int64)
+    path = operands.weights.place(lambda: nn.Embedding(rows, columns), {"weight": weight}, node)
+    return F.embedding(ids, operands.tensor(weight)) if path is None else operands.call(path, ids)
+
+
+@op("Conv")
+def conv(
+    x: Tensor,
+    weight: Weight,
+    bias: Weight = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    node: ir.Node,
+    operands: Operands,
+) -> Tensor:
+    kernel = tuple(kernel_shape or _sizes(weight)[2:])
+    window = Window.read(kernel, strides, dilations, pads, auto_pad)
+    _supported(len(kernel), _CONV)
+    x, padding = pad_input(x, window)
+    settings: dict[str, Any] = {"stride": window.strides, "padding": padding, "dilation": window.dilations}
+    settings["groups"] = group
+    out, per_group = _dims(weight)[:2]
+    path = operands.weights.place(
+        lambda: _CONV[len(kernel)](per_group * group, out, kernel, bias=bias is not None, **settings),  # type: ignore[arg-type, operator]
+        {"weight": weight, "bias": bias},
+        node,
+    )
+    if path is not None:
+        return operands.call(path, x)
+    offset = None if bias is None else operands.tensor(bias)
+    return F_CONV[len(kernel)](x, operands.tensor(weight), offset, **settings)
+
+
+def _supported(rank: int, table: dict[int, Any]) -> None:
+    if rank not in table:
+        raise CannotBuild(f"it has {rank} spatial axes; torch has layers for {sorted(table)}")
+
+
+@op("ConvTranspose")
+def conv_transpose(
+    x: Tensor,
+    weight: Weight,
+    bias: Weight = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    output_padding: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    node: ir.Node,
+    operands: Operands,
+) -> Tensor:
+    kernel = tuple(kernel_shape or _sizes(weight)[2:])
+    window = Window.read(kernel, strides, dilations, pads, auto_pad)
+    _supported(len(kernel), _CONV_TRANSPOSE)
+    padding, extra, crop = crop_or_pad_output(x, window, output_padding, output_shape)
+    settings: dict[str, Any] = {"stride": window.strides, "padding": padding, "output_padding": extra}
+    settings |= {"groups": group, "dilation": window.dilations}
+    into, per_group = _dims(weight)[:2]
+    path = operands.weights.place(
+        lambda: _CONV_TRANSPOSE[len(kernel)](into, per_group * group, kernel, bias=bias is not None, **settings),  # type: ignore[arg-type, operator]
+        {"weight": weight, "bias": bias},
+        node,
+    )
+    if path is not None:
+        return crop(operands.call(path, x))
+    offset = None if bias is None else operands.tensor(bias)
+    return crop(F_CONV_TRANSPOSE[len(kernel)](x, operands.tensor(weight), offset, **settings))
+
+
+@op("BatchNormalization")
+def batch_normalization(
+    x: Tensor,
+    scale: Weight,
+    bias: Weight,
+    mean: Weight,
+    var: Weight,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+    node: ir.Node,
+    operands: Operands,
+) -> Any:
+    if training_mode:
+        return _batch_normalization_training(x, *map(operands.tensor, (scale, bias, mean, var)), epsilon, momentum)
+    weights = {
+        "weight": None if _is_all(scale, 1) else scale,
+        "bias": None if _is_all(bias, 0) else bias,
+        "running_mean": mean,
+        "running_var": var,
+    }
+    features = _dims(mean)[0]
+    affine = any(weights[key] is not None for key in ("weight", "bias"))
+    path = operands.weights.place(
+        lambda: _BATCH_NORM[x.rank](features, eps=_short(epsilon), momentum=_short(1 - momentum), affine=affine),  # type: ignore[arg-type]
+        weights,
+        node,
+        buffers=("running_mean", "running_var"),
+    )
+    if path is not None:
+        return operands.call(path, x)
+    return F.batch_norm(
+        x, *map(operands.tensor, (mean, var, scale, bias)), False, _short(1 - momentum), epsilon
+    )
+
+
+def _short(number: float) -> float:
+    """The decimal that a float32 attribute was written from (0.1, not 0.10000000149)."""
+    return float(f"{number:.6g}")
+
+
+def _batch_normalization_training(
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float, momentum: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = [axis for axis in range(x.rank) if axis != 1]
+    batch_var, batch_mean = torch.var_mean(x, axes, correction=0)
+    y = F.batch_norm(x, batch_mean, batch_var, scale, bias, False, 0.0, epsilon)
+    running_mean = mean * momentum + batch_mean * (1 - momentum)
+    return y, running_mean, var * momentum + batch_var * (1 - momentum)
+
+
+@op("InstanceNormalization")
+def instance_normalization(
+    x: Tensor, scale: Weight, bias: Weight, *, epsilon: float = 1e-5, node: ir.Node, operands: Operands
+) -> Tensor:
+    path = None
+    if x.rank in _INSTANCE_NORM:
+        features = _dims(scale)[0]
+        path = operands.weights.place(
+            lambda: _INSTANCE_NORM[x.rank](features, eps=_short(epsilon), affine=True),  # type: ignore[arg-type]
+            {"weight": scale, "bias": bias},
+            node,
+        )
+    if path is not None:
+        return operands.call(path, x)
+    weight = None if _is_all(scale, 1) else operands.tensor(scale)
+    return F.instance_norm(
+        x, weight=weight, bias=None if _is_all(bias, 0) else operands.tensor(bias), eps=epsilon
+    )
+
+
+@op("LayerNormalization")
+def layer_normalization(
+    x: Tensor,
+    scale: Weight,
+    bias: Weight = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    node: ir.Node,
+    operands: Operands,
+) -> Any:
+    first = axis % x.rank
+    shape = x.dims[first:]
+    statistics = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    if None in shape or statistics or _dims(scale) != shape or (bias is not None and _dims(bias) != shape):
+        return _layer_normalization(x, scale, bias, first, epsilon, operands)
+    weight = None if _is_all(scale, 1) else scale
+    offset = None if _is_all(bias, 0) else bias
+    path = operands.weights.place(
+        lambda: nn.LayerNorm(cast(list[int], list(shape)), eps=_short(epsilon)), {"weight": weight, "bias": offset}, node
+    )
+    if path is not None:
+        return operands.call(path, x)
+    tensors = (None if operand is None else operands.tensor(operand) for operand in (weight, offset))
+    return F.layer_norm(x, shape, *tensors, epsilon)  # type: ignore[arg-type]
+
+
+def _layer_normalization(
+    x: Tensor, scale: Operand, bias: Operand | None, axis: int, epsilon: float, operands: Operands
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = list(range(axis, x.rank))
+    var, mean = torch.var_mean(x.float() if x.element in (torch.float16, torch.bfloat16) else x, axes, correction=0,
+                               keepdim=True)  # fmt: skip
+    inverse = torch.rsqrt(var + epsilon)
+    y = ((x - mean) * inverse).to(x.element) * operands.tensor(scale)
+    return y if bias is None else y + operands.tensor(bias), mean, inverse
+
+
+@op("GroupNormalization")
+def group_normalization(
+    x: Tensor,
+    scale: Weight,
+    bias: Weight,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    node: ir.Node,
+    operands: Operands,
+) -> Tensor:
+    channels = _dims(scale)[0]
+    weight = None if _is_all(scale, 1) else scale
+    offset = None if _is_all(bias, 0) else bias
+    path = operands.weights.place(
+        lambda: nn.GroupNorm(num_groups, channels, eps=_short(epsilon)),  # type: ignore[arg-type]
+        {"weight": weight, "bias": offset},
+        node,
+    )
+    if path is not None:
+        return operands.call(path, x)
+    tensors = (None if operand is None else operands.tensor(operand) for operand in (weight, offset))
+    return F.group_norm(x, num_groups, *tensors, epsilon)
+
+
+@op("PRelu")
+def prelu(x: Tensor, slope: Weight, *, node: ir.Node, operands: Operands) -> Tensor:
+    dims = _dims(slope)
+    # ONNX aligns the slopes with the last axes, torch's layer with axis 1: alike for (C, 1, 1) on (N, C, H, W).
+    per_channel = x.rank >= 2 and len(dims) == x.rank - 1 and all(dim == 1 for dim in dims[1:])
+    if all(dim == 1 for dim in dims) or (per_channel and len(dims) == 1):
+        count = dims[0] if dims else 1
+        path = operands.weights.place(lambda: nn.PReLU(count), {"weight": slope}, node) if len(dims) == 1 else None  # type: ignore[arg-type]
+        if path is not None:
+            return operands.call(path, x)
+    return torch.where(x < 0, x * operands.tensor(slope), x)
+
+
+@op("Dropout")
+def dropout(
+    x: Tensor,
+    ratio: Scalar = 0.5,
+    training_mode: Scalar = False,
+    *,
+    seed: int | None = None,
+    node: ir.Node,
+    operands: Operands,
+) -> Any:
+    if not isinstance(training_mode, (bool, int)) or not isinstance(ratio, (float, int)):
+        raise CannotBuild("its ratio or mode is computed by the model; make them constants")
+    masked = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
+    if training_mode:
+        mask = torch.rand_like(x) >= ratio
+        return torch.where(mask, x / (1 - ratio), torch.zeros_like(x)) if ratio else x.clone(), mask
+    path = operands.weights.free(identifier(node.name or "dropout"))
+    operands.weights.add(path, nn.Dropout(_short(ratio)))
+    y = operands.call(path, x)
+    return (y, torch.ones_like(x, dtype=torch.bool)) if masked else y
+
+
+def _recurrent_keys(node: ir.Node, num_layers: int, directions: int, first: int) -> dict[str, ir.Value | None]:
+    """The weight inputs of a recurrent node by torch's names, in order."""
+    suffixes = [f"_l{k}{reverse}" for k in range(num_layers) for reverse in ("", "_reverse")[:directions]]
+    names = [f"{leaf}{suffix}" for suffix in suffixes for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    values = [*node.inputs[first:], *[None] * len(names)]
+    return dict(zip(names, values, strict=False))

@@ -1,0 +1,3 @@
+"""Recurrent layers, and the ONNX operators that fit none, unrolled over a known number of steps."""
+
+from __future__ import annotations

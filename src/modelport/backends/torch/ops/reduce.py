@@ -1,0 +1,113 @@
+"""Reductions over axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from modelport.backends.torch.registry import op
+from modelport.backends.torch.traced import Sizes, Tensor
+
+Reduction = Callable[[Any, list[int], bool], Any]
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _same, empty: Any = None) -> None:
+    """Register a reduction.
+
+    Args:
+        name: the operator.
+        function: takes a tensor, the axes and whether to keep them.
+        before: what is applied to the elements first; also where no axis is reduced.
+        empty: the value over no elements, where torch has none.
+    """
+
+    @op(name)
+    def apply(x: Tensor, axes: Sizes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
+        if not axes and noop_with_empty_axes:
+            return function(before(x).unsqueeze(0), [0], False)
+        chosen = [axis % x.rank for axis in axes] if axes and _plain(axes) else axes or list(range(x.rank))
+        if not chosen:
+            return function(before(x).unsqueeze(0), [0], False)
+        if empty is not None and _plain(chosen) and any(x.dims[axis] == 0 for axis in chosen):
+            value = empty(x.element)
+            sizes = [1 if a in chosen else x.size_of(a) for a in range(x.rank) if keepdims or a not in chosen]
+            return x.new_full(sizes, value)
+        y = function(before(x), chosen, bool(keepdims))
+        return y if x.element.is_floating_point or x.element.is_complex else y.to(x.element)
+
+
+def _plain(axes: list[Any]) -> bool:
+    return all(isinstance(axis, int) for axis in axes)
+
+
+def _sum(x: Any, axes: list[int], keepdims: bool) -> Any:
+    return torch.sum(x, axes, keepdim=keepdims)
+
+
+def _prod(x: Any, axes: list[int], keepdims: bool) -> Any:
+    for axis in sorted(axes, reverse=True):
+        x = torch.prod(x, axis, keepdim=keepdims)
+    return x
+
+
+def _mean(x: Any, axes: list[int], keepdims: bool) -> Any:
+    return torch.mean(x, axes, keepdim=keepdims)
+
+
+def _max(x: Any, axes: list[int], keepdims: bool) -> Any:
+    return torch.amax(x, axes, keepdim=keepdims)
+
+
+def _min(x: Any, axes: list[int], keepdims: bool) -> Any:
+    return torch.amin(x, axes, keepdim=keepdims)
+
+
+def _lowest(dtype: torch.dtype) -> Any:
+    if dtype == torch.bool:
+        return False
+    return -math.inf if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+def _highest(dtype: torch.dtype) -> Any:
+    if dtype == torch.bool:
+        return True
+    return math.inf if dtype.is_floating_point else torch.iinfo(dtype).max
+
+
+def _logsumexp(x: Any, axes: list[int], keepdims: bool) -> Any:
+    return torch.logsumexp(x, axes, keepdim=keepdims)
+
+
+_reduction("ReduceSum", _sum)
+_reduction("ReduceProd", _prod)
+_reduction("ReduceMean", _mean)
+_reduction("ReduceMax", _max, empty=_lowest)
+_reduction("ReduceMin", _min, empty=_highest)
+_reduction("ReduceL1", _sum, torch.abs)
+_reduction("ReduceL2", lambda x, axes, keepdims: torch.sqrt(_sum(x, axes, keepdims)), torch.square)
+_reduction("ReduceSumSquare", _sum, torch.square)
+_reduction("ReduceLogSum", lambda x, axes, keepdims: torch.log(_sum(x, axes, keepdims)))
+_reduction("ReduceLogSumExp", _logsumexp)
+
+
+def _arg(x: Tensor, axis: int, keepdims: int, select_last_index: int, function: Any) -> Any:
+    if not select_last_index:
+        return function(x, axis, keepdim=bool(keepdims))
+    return x.size_of(axis) - 1 - function(torch.flip(x, [axis]), axis, keepdim=bool(keepdims))
+
+
+@op("ArgMax")
+def argmax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Any:
+    return _arg(x, axis, keepdims, select_last_index, torch.argmax)
+
+
+@op("ArgMin")
+def argmin(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Any:
+    return _arg(x, axis, keepdims, select_last_index, torch.argmin)

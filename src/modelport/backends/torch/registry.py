@@ -1,0 +1,79 @@
+"""The table of operators: one short function each, found by the name that the standard gives it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_type_hints
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+OPS: dict[tuple[str, str], Op] = {}
+"""Operators on tensors, by domain and name."""
+
+SIZE_OPS: dict[str, Callable[..., Any]] = {}
+"""Operators on sizes (small integer tensors kept as Python numbers), by name."""
+
+
+class CannotBuild(Exception):
+    """What stands in the way of one node; `build` adds the node and raises `UnsupportedOpError`."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator's function, and what its signature says about how to call it."""
+
+    function: Callable[..., Any]
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        return get_type_hints(self.function, include_extras=True)
+
+    @cached_property
+    def inputs(self) -> tuple[inspect.Parameter, ...]:
+        """The positional parameters: the operator's inputs, in order."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return tuple(p for p in inspect.signature(self.function).parameters.values() if p.kind in kinds)
+
+    @cached_property
+    def keywords(self) -> frozenset[str]:
+        """The keyword-only parameters: the operator's attributes, and what else of the build it asks for."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def op(*names: str, domain: str = "") -> Callable[[Function], Function]:
+    """Register a function as one or more operators.
+
+    Its positional parameters are the operator's inputs, and their annotations say in which form it takes them (see
+    `traced`); its keyword-only parameters are the attributes, with the standard's defaults. A keyword-only parameter
+    called `node`, `anchor` or `layers` receives the `onnx_ir.Node`, a tensor on the model's device, or the `Layers`
+    that own the weights.
+    """
+
+    def register(function: Function) -> Function:
+        for name in names:
+            if (domain, name) in OPS:
+                raise ValueError(f"operator {domain}::{name} is registered twice")
+            OPS[domain, name] = Op(function)
+        return function
+
+    return register
+
+
+def size_op(*names: str) -> Callable[[Function], Function]:
+    """Register a function on sizes; it takes and returns `traced.Ints`, or returns `NotImplemented` for the tensor form."""
+
+    def register(function: Function) -> Function:
+        for name in names:
+            SIZE_OPS[name] = function
+        return function
+
+    return register
+
+
+def support(op_type: str, domain: str = "") -> Literal["native", "unsupported"]:
+    """Whether the table has an operator of the normal form."""
+    return "native" if (domain, op_type) in OPS else "unsupported"
