@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -14,11 +15,11 @@ import modelport.backends.keras.lower  # noqa: F401  (fills the tables)
 from modelport.backends.keras.layers import Layout, Weight, weights
 from modelport.backends.keras.lower.lowering import Frame, Lowering
 from modelport.backends.keras.lower.trace import Trace, record
-from modelport.backends.keras.run import by_name
+from modelport.backends.keras.run import by_name, dims
 from modelport.core.backend import Exported
 from modelport.core.errors import ModelPortError, UnsupportedModelError
 from modelport.core.report import Note
-from modelport.core.signature import Arrays, Signature
+from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
 from modelport.graph.layout import cancel_transposes
 from modelport.graph.signature import ir_dtype, write_signature
 from modelport.graph.weights import set_roles
@@ -51,11 +52,24 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     lowering = Lowering(traced, by_handle, reserved)
     frame = _frame(traced, lowering, signature)
     outputs = by_name(traced.function.structured_outputs, signature)
+    signature = _corrected(signature, outputs)
     values = {name: lowering.value(frame, _inner(traced, tensor)) for name, tensor in outputs.items()}
     _set_outputs(lowering, values)
     model = ir.Model(lowering.graph, ir_version=_IR_VERSION, producer_name="modelport")
     _finish(model, lowering, signature, table)
     return Exported(model, tuple(dict.fromkeys(lowering.notes)))
+
+
+def _corrected(signature: Signature, outputs: dict[str, Any]) -> Signature:
+    """The signature with the output sizes that the trace has: a Keras layer's own idea of its output can be wrong."""
+
+    def shape(spec: TensorSpec) -> tuple[Dim, ...] | None:
+        traced = outputs[spec.name].shape
+        if traced.rank is None or spec.shape is None or len(spec.shape) != traced.rank:
+            return dims(spec.name, traced)
+        return tuple(old if new is None else int(new) for old, new in zip(spec.shape, traced.as_list(), strict=True))
+
+    return replace(signature, outputs=tuple(replace(spec, shape=shape(spec)) for spec in signature.outputs))
 
 
 def _inner(traced: Trace, tensor: Any) -> Any:

@@ -325,6 +325,7 @@ def _portable(prefix: str, names: tuple[str, ...], recurrent: bool) -> tuple[str
 class _Found(NamedTuple):
     variable: Any
     slot: Slot
+    has_row: bool
     role: Role
     recurrent: bool
     prefix: str
@@ -332,21 +333,29 @@ class _Found(NamedTuple):
 
 
 def _walk(layer: Any, root: Any, chain: tuple[str, ...], seen: set[int]) -> Iterator[_Found]:
+    """What every layer says of its variables; a wrapper may speak of those of the layer inside it too."""
     if id(layer) in seen:
         return
     seen.add(id(layer))
+    has_row = keras_class(layer, {*ROWS, *_GATES, "Bidirectional"}) is not None
     for owner, variable, slot in _slots(layer):
-        if id(variable) in seen:
-            continue
-        seen.add(id(variable))
         parts = variable.path.split("/")
         if parts[0] == root.name and (layer is root or not _is_sublayer(root, parts[0])):
             parts = parts[1:]
-        recurrent = slot.depth > 1
         prefix = ".".join(parts[: max(len(parts) - slot.depth, 0)])
-        yield _Found(variable, slot, _role(owner, variable), recurrent, prefix, ".".join(chain))
+        yield _Found(variable, slot, has_row, _role(owner, variable), slot.depth > 1, prefix, ".".join(chain))
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         yield from _walk(inner, root, (*chain, inner.name), seen)
+
+
+def _found(root: Any) -> list[_Found]:
+    """Each variable once, in order, by the layer that has a row for it."""
+    chosen: dict[int, _Found] = {}
+    for each in _walk(root, root, (), set()):
+        known = chosen.setdefault(id(each.variable), each)
+        if each.has_row and not known.has_row:
+            chosen[id(each.variable)] = each
+    return list(chosen.values())
 
 
 def _is_sublayer(root: Any, name: str) -> bool:
@@ -361,7 +370,7 @@ def weights(native: Any) -> tuple[Weight, ...]:
     """
     if not hasattr(native, "_flatten_layers"):
         return tuple(_module_weights(native))
-    found = list(_walk(native, native, (), set()))
+    found = _found(native)
     names = [_portable(each.prefix, each.slot.names, each.recurrent) for each in found]
     count = Counter(name for group in names for name in group)
     # A whole layer moves to its other name, so that its weights stay together.

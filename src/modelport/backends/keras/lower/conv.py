@@ -184,34 +184,28 @@ _RESIZE = {
 @op(*_RESIZE, needs=(0,))
 def resize(g: Context, x: ir.Value) -> ir.Value:
     mode, more = _RESIZE[g.op.type]
-    shape, target = g.shape(0), g.elements(1)
-    if shape is None or target is None or not all(isinstance(n, int) for n in target):
-        raise g.fail("the size to resize to is computed")
+    shape, target = g.shape(0), [n for n in g.elements(1) or () if isinstance(n, int)]
+    if shape is None or None in shape[1:3] or len(target) != 2:
+        raise g.fail("the sizes to resize from and to are not known")
+    coordinates = "asymmetric"
     if g.attr("align_corners"):
         coordinates = "align_corners"
     elif g.attr("half_pixel_centers"):
         coordinates = "half_pixel"
-    else:
-        coordinates = "asymmetric"
     settings: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates, **more}
+    if mode == "cubic" and coordinates != "half_pixel":
+        settings.update(cubic_coeff_a=-0.75, exclude_outside=0)
     if mode == "nearest":
-        # With half-pixel centres TensorFlow takes the pixel that the centre lies in, which is this of ONNX's.
-        settings["nearest_mode"] = "round_prefer_ceil" if coordinates == "align_corners" else "floor"
-        if coordinates == "half_pixel":
-            settings.update(coordinate_transformation_mode="half_pixel", nearest_mode="round_prefer_ceil")
-    first = g.transpose(x, to_first(4))
-    batch, channels = shape[0], shape[3]
-    sizes = [1 if batch is None else batch, 1 if channels is None else channels, *target]
-    y = _resized(g, first, shape, sizes, settings)
-    return g.transpose(y if g.op.type == "ResizeNearestNeighbor" else g.cast(y, g.result_dtype()), to_last(4))
+        settings["nearest_mode"] = "floor" if coordinates == "asymmetric" else "round_prefer_ceil"
+    factors = [_scale(int(old or 0), new) for old, new in zip(shape[1:3], target, strict=True)]
+    y = g("Resize", g.transpose(x, to_first(4)), None, np.asarray([1, 1, *factors], np.float32), **settings)
+    return g.transpose(y if mode == "nearest" else g.cast(y, g.result_dtype()), to_last(4))
 
 
-def _resized(g: Context, x: ir.Value, shape: Sequence[Any], sizes: list[Any], settings: dict[str, Any]) -> ir.Value:
-    old, new = list(shape[1:3]), sizes[2:]
-    if all(isinstance(n, int) and m % n == 0 for n, m in zip(old, new, strict=True)):
-        scales = np.asarray([1, 1, *(m / n for n, m in zip(old, new, strict=True))], np.float32)
-        return g("Resize", x, None, scales, **settings)
-    return g("Resize", x, None, None, list(new), axes=[2, 3], **settings)
+def _scale(old: int, new: int) -> np.float32:
+    """The factor that makes one size of another; ONNX rounds the product down, so it must not fall short."""
+    scale = np.float32(new / old)
+    return scale if np.floor(old * np.float64(scale)) == new else np.nextafter(scale, np.float32(np.inf))
 
 
 @op("DepthToSpace", "SpaceToDepth")

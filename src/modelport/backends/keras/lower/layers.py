@@ -177,6 +177,28 @@ def _transposed_less(mode: str, kernel: int, stride: int, dilation: int, extra: 
     return reach - stride if mode == "same" else min(reach - stride, 0)
 
 
+def _upsampling_refuses(layer: Any, arguments: dict[str, Any]) -> str:
+    if getattr(layer, "interpolation", "nearest") != "nearest":
+        return "it interpolates"
+    return _unknown_rank(layer, arguments)
+
+
+@layer("UpSampling1D", "UpSampling2D", "UpSampling3D", refuses=_upsampling_refuses)
+def upsampling(g: Context, inputs: ir.Value) -> ir.Value:
+    size = g.layer.size
+    factors = [size] if isinstance(size, int) else list(size)
+    scales = np.asarray([1, 1, *factors], np.float32)
+    settings: dict[str, Any] = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    rank = len(inputs.shape or ())
+    if getattr(g.layer, "data_format", "channels_last") == "channels_first":
+        return g("Resize", inputs, None, scales, **settings)
+    return g.transpose(g("Resize", g.transpose(inputs, to_first(rank)), None, scales, **settings), to_last(rank))
+
+
 def _axis_refuses(layer: Any, arguments: dict[str, Any]) -> str:
     if reason := _unknown_rank(layer, arguments):
         return reason
