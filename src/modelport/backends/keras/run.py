@@ -348,7 +348,8 @@ def _of_served(native: Any) -> Signature:
     if function is None:
         return _of_concrete(native)
     inputs = tuple(_tensor_spec(name, spec) for name, spec in function.structured_input_signature[1].items())
-    outputs, returns = _named_outputs(function.structured_outputs, [], {spec.name for spec in inputs})
+    labels = [f"output_{index}" for index, _ in enumerate(leaves(function.structured_outputs))]
+    outputs, returns = _named_outputs(function.structured_outputs, labels, {spec.name for spec in inputs})
     return Signature(inputs, outputs, (), {spec.name: spec.name for spec in inputs}, returns)
 
 

@@ -81,7 +81,7 @@ class Lowering:
         self.weights = weights
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": 21}, name="modelport")
         self.tape = ir.tape.Tape(self.graph)
-        self.notes: list[Note] = []
+        self.notes: list[Note] = list(traced.notes)
         self.names = set(reserved)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.parameters: dict[str, ir.Value] = {}

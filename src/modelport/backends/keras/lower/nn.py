@@ -113,3 +113,24 @@ def tanh_gelu(g: Context) -> Match | None:
         ):
             return Match((x,), lambda g, x: g("Gelu", x, approximate="tanh"))
     return None
+
+
+@pattern("Less")
+def sign_bit(g: Context) -> Match | None:
+    """`bitcast(x, int32) & int32.min < 0`, as Keras asks for the sign of a zero (in `argmax`)."""
+    masked, zero = g.op.inputs
+    parts = _inputs(masked.op, "BitwiseAnd")
+    cast = None if parts is None else next((t for t in parts if t.op.type == "Bitcast"), None)
+    if cast is None or cast.op.inputs[0].dtype.name != "float32" or not _is(g, zero, 0):
+        return None
+    if not any(_is(g, t, np.iinfo(np.int32).min) for t in parts or ()):
+        return None
+    return Match((cast.op.inputs[0],), lambda g, x: g("Or", g("Less", x, _ZERO), g("Less", g("Reciprocal", x), _ZERO)))
+
+
+_ZERO = np.zeros((), np.float32)
+
+
+def _is(g: Context, tensor: Any, number: int) -> bool:
+    constant = g.frame.statics.value(tensor)
+    return constant is not None and constant.size == 1 and int(constant.ravel()[0]) == number

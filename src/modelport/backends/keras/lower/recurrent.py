@@ -31,7 +31,19 @@ def _refuses(layer: Any, arguments: dict[str, Any]) -> str:
     return ""
 
 
-@layer("LSTM", "GRU", "SimpleRNN", refuses=_refuses)
+_MOST_STEPS = 256
+"""More steps than this are not written out one by one."""
+
+
+def _unrolled(layer: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A call that the operator cannot express is written out step by step, where their number is known."""
+    steps = arguments["sequences"].shape[1]
+    if layer.stateful or steps is None or steps > _MOST_STEPS:
+        return {}, ""
+    return {"unroll": True}, f"its {steps} steps are written out one by one"
+
+
+@layer("LSTM", "GRU", "SimpleRNN", refuses=_refuses, instead=_unrolled)
 def recurrent(g: Context, sequences: ir.Value, initial_state: Any = None, **_: Any) -> Any:
     layer = g.layer
     states = None if initial_state is None else _listed(initial_state)

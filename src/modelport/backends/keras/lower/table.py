@@ -66,11 +66,13 @@ class LayerRow:
         emit: takes the layer's context and the arguments of its call, tensors as values.
         refuses: why a call cannot be lowered by this row, empty where it can; it is then lowered op by op.
         before_activation: whether the row ends where the layer's activation begins, which is lowered op by op.
+        instead: attributes that the layer has during a call that the row refuses, and what to say about it.
     """
 
     emit: Emit
     refuses: Callable[[Any, dict[str, Any]], str]
     before_activation: bool = False
+    instead: Callable[[Any, dict[str, Any]], tuple[dict[str, Any], str]] = lambda layer, arguments: ({}, "")
 
 
 LAYERS: dict[str, LayerRow] = {}
@@ -80,11 +82,12 @@ def layer(
     *classes: str,
     refuses: Callable[[Any, dict[str, Any]], str] = lambda layer, arguments: "",
     before_activation: bool = False,
+    instead: Callable[[Any, dict[str, Any]], tuple[dict[str, Any], str]] = lambda layer, arguments: ({}, ""),
 ) -> Callable[[Emit], Emit]:
     """Enter a function into the table of layers."""
 
     def enter(emit: Emit) -> Emit:
-        LAYERS.update(dict.fromkeys(classes, LayerRow(emit, refuses, before_activation)))
+        LAYERS.update(dict.fromkeys(classes, LayerRow(emit, refuses, before_activation, instead)))
         return emit
 
     return enter

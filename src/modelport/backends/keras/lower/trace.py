@@ -10,6 +10,7 @@ from typing import Any
 
 from modelport.backends.keras.lower.table import LayerRow, row_of
 from modelport.backends.keras.run import is_keras, trace
+from modelport.core.report import Note
 from modelport.core.signature import Signature, leaves, map_tree
 
 
@@ -41,12 +42,14 @@ class Trace:
         calls: the calls of layers that have a row, by the graph and name of each output.
         scopes: the path of the layer that opened a name scope of the graph.
         refusals: why a call of a layer that has a row is lowered op by op all the same, by the layer's path.
+        notes: what is told of such calls.
     """
 
     function: Any = None
     calls: dict[tuple[int, str], Call] = field(default_factory=dict)
     scopes: dict[str, str] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
 
     def path(self, op_name: str) -> str:
         """The innermost layer whose call made an op."""
@@ -110,8 +113,12 @@ def _recorder(layer: Any, path: str, found: Trace) -> Callable[..., Any]:
             return original(*args, **kwargs)
         arguments = parameters.bind(*args, **kwargs).arguments
         if reason := row.refuses(layer, arguments):
+            settings, told = row.instead(layer, arguments)
             found.refusals[path] = reason
-            return original(*args, **kwargs)
+            if told:
+                found.notes.append(Note("fallback", path, f"{reason}: {told}"))
+            with _set(layer, settings):
+                return original(*args, **kwargs)
 
         def note(outputs: Any) -> Any:
             # A layer may return what it was given (Dropout): only a tensor of its own stands for the layer.
@@ -123,20 +130,22 @@ def _recorder(layer: Any, path: str, found: Trace) -> Callable[..., Any]:
 
         if not row.before_activation or layer.activation is None:
             return note(original(*args, **kwargs))
-        with _activation(layer, lambda function: lambda x: function(note(x))):
+        function = layer.activation
+        with _set(layer, {"activation": lambda x: function(note(x))}):
             return original(*args, **kwargs)
 
     return call
 
 
 @contextmanager
-def _activation(layer: Any, wrap: Callable[[Any], Any]) -> Iterator[None]:
-    function = layer.activation
-    vars(layer)["activation"] = wrap(function)
+def _set(layer: Any, attributes: dict[str, Any]) -> Iterator[None]:
+    """Give a layer other attributes while the block runs, behind the back of Keras' tracking."""
+    before = {name: vars(layer)[name] for name in attributes}
+    vars(layer).update(attributes)
     try:
         yield
     finally:
-        vars(layer)["activation"] = function
+        vars(layer).update(before)
 
 
 def _fresh(tensor: Any) -> Any:
