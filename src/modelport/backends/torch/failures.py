@@ -123,8 +123,8 @@ def _fixed_dimension(name: str, text: str, signature: Signature, where: str) -> 
     places = ", ".join(f"axis {axis} of {source.strip(chr(39))}" for source, axis, _ in fixed)
     return UnsupportedModelError(
         f"{name} works for one size of a dimension only: the signature calls {', '.join(sizes)} dynamic, but the "
-        f"code fixes {places} to {fixed[0][2]}{where}. Make it independent of that size (reshape with -1, no Python loop over it), "
-        f"or fix the dimension: signature.with_dims({shapes})."
+        f"code fixes {places} to {fixed[0][2]}{where}. Make it independent of that size (reshape with -1, no Python "
+        f"loop over it), or fix the dimension: signature.with_dims({shapes})."
     )
 
 
