@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import onnxruntime
 
 from modelport.backends.onnx.build import build
 from modelport.backends.onnx.held import LOCK, held
+from modelport.backends.onnx.opset import runnable
 from modelport.backends.onnx.weights import tensor_at
 from modelport.core.errors import (
     IntegrityError,
@@ -24,6 +26,9 @@ from modelport.core.errors import (
     UnsupportedOpError,
 )
 from modelport.core.signature import Arrays, Signature
+
+_IR_VERSION = 10
+"""What newer IR versions add (metadata, device placement) is not in the program that a session gets."""
 
 _SHARED = 1 << 10
 """Weights of at least as many bytes are given to ONNX Runtime where they lie; smaller ones travel with the program."""
@@ -91,7 +96,7 @@ def _open(native: onnx.ModelProto, device: str) -> _Session:
     with _translated():
         # Without enable_fallback=0 a model that a device refuses would silently run on the CPU.
         session = onnxruntime.InferenceSession(
-            program.SerializeToString(), options, providers=_providers(device), enable_fallback=0
+            runnable(program).SerializeToString(), options, providers=_providers(device), enable_fallback=0
         )
     return _Session(session, weights)
 
@@ -105,7 +110,7 @@ def _providers(device: str) -> list[Any]:
 
 def _program(native: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tuple[np.ndarray, int]]]:
     """The model without its large weights, and those weights: so a model may be larger than protobuf's 2 GB."""
-    program = onnx.ModelProto(ir_version=native.ir_version)
+    program = onnx.ModelProto(ir_version=min(native.ir_version, _IR_VERSION))
     program.opset_import.extend(native.opset_import)
     program.functions.extend(native.functions)
     program.graph.name = native.graph.name
@@ -166,46 +171,49 @@ def _stand_in(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def _is_plain(dtype: str) -> bool:
-    """Whether NumPy has a dtype itself; bfloat16 and the 8-bit floats are ml_dtypes'."""
-    return dtype == "str" or "(" in dtype or dtype in np.sctypeDict
+    """Whether NumPy has a dtype itself; bfloat16, 8-bit floats and what is narrower than a byte are ml_dtypes'."""
+    return dtype == "str" or "(" in dtype or np.dtype(dtype).isbuiltin != 2
 
 
 def _value(array: np.ndarray, dtype: int | None = None) -> Any:
     """An OrtValue in an array's own memory."""
-    array = np.ascontiguousarray(array)
-    if array.dtype.name in np.sctypeDict:
+    array = np.ascontiguousarray(array).reshape(np.shape(array))
+    if array.dtype.isbuiltin != 2:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    code = ir.DataType.from_numpy(array.dtype) if dtype is None else dtype
-    bits = array.view(np.dtype(f"uint{8 * array.itemsize}"))
+    code = ir.DataType.from_numpy(array.dtype) if dtype is None else ir.DataType(dtype)
+    bits = _packed(array, code) if code.bitwidth < 8 else array.view(np.dtype(f"uint{8 * array.itemsize}"))
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, int(code))
+
+
+def _packed(array: np.ndarray, dtype: ir.DataType) -> np.ndarray:
+    """The packed elements, in as many bytes as there are elements: the binding takes the shape from the bytes."""
+    data = np.frombuffer(ir.Tensor(array, dtype).tobytes(), np.uint8)
+    found = np.zeros(array.size, np.uint8)
+    found[: data.size] = data
+    return found.reshape(array.shape)
 
 
 def _array(value: Any) -> Any:
     """An OrtValue as an array; the bits of dtypes that ONNX Runtime cannot give to NumPy are copied out."""
-    name = value.data_type().removeprefix("tensor(").removesuffix(")")
-    dtype = _ML_DTYPES.get(name)
+    dtype = _ML_DTYPES.get(value.data_type())
     if dtype is None:
         return value.numpy()
-    shape = tuple(value.shape())
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    memory = (ctypes.c_uint8 * value.tensor_size_in_bytes()).from_address(value.data_ptr())
-    return np.frombuffer(bytearray(memory), dtype).reshape(shape)
+    shape, size = tuple(value.shape()), -(-math.prod(value.shape()) * dtype.bitwidth // 8)
+    data = np.frombuffer(bytearray(ctypes.string_at(value.data_ptr(), size) if size else b""), np.uint8)
+    if dtype.bitwidth < 8:
+        return ir.PackedTensor(data, dtype, shape=shape).numpy()
+    return data.view(dtype.numpy()).reshape(shape)
 
 
 _ML_DTYPES = {
-    dtype.name.lower().replace("_", ""): dtype.numpy()
-    for dtype in (
-        ir.DataType.BFLOAT16,
-        ir.DataType.FLOAT8E4M3FN,
-        ir.DataType.FLOAT8E4M3FNUZ,
-        ir.DataType.FLOAT8E5M2,
-        ir.DataType.FLOAT8E5M2FNUZ,
-    )
+    f"tensor({dtype.name.lower().replace('_', '')})": dtype
+    for dtype in ir.DataType
+    if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING) and np.dtype(dtype.numpy()).isbuiltin == 2
 }
-"""The dtypes that NumPy lacks, by ONNX Runtime's names of them."""
+"""The dtypes that NumPy lacks, by ONNX Runtime's names of their tensors."""
 
 _NO_KERNEL = re.compile(r"Could not find an implementation for (?:[\w.]+:)?(\w+)\(\d+\) node with name '([^']*)'")
+_NO_DTYPE = re.compile(r"Failed to find kernel for (\w+)\(\d+\) \(node:'([^']*)'")
 _NO_SCHEMA = re.compile(r"No Op registered for (\w+)|(?:Fatal error: |error: )?([\w.:]+)\(-?\d+\) is not a registered")
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
@@ -238,7 +246,7 @@ def _text(error: Exception) -> str:
 
 def _error(error: Exception, *, refused_inputs: bool) -> ModelPortError:
     text = _text(error)
-    if found := _NO_KERNEL.search(text):
+    if found := _NO_KERNEL.search(text) or _NO_DTYPE.search(text):
         op_type, node = found.groups()
         return UnsupportedOpError(
             f"ONNX Runtime has no kernel for {op_type} (node {node!r}) with these dtypes: {text}. Run the model on "
