@@ -13,7 +13,6 @@ import onnx_ir as ir
 from modelport.graph.layout import DOMAIN as CHANNELS_LAST
 from modelport.graph.weights import Role
 
-
 AFFINE = ("weight", "bias")
 
 WEIGHTS: dict[tuple[str, str], tuple[str, ...]] = {

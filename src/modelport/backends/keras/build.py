@@ -118,9 +118,9 @@ class Program:
         array, kind = self.info.array(value), self.info.dtype(value)
         if array is None or kind is None:
             raise CannotBuild(f"{value.name!r} has no value")
+        if not any(isinstance(size, Expr) for size in array.ravel()):
+            return array.astype(kind.numpy())
         scalars = [self.lengths.scalar(size) for size in array.ravel()]
-        if not any(isinstance(scalar, keras.KerasTensor) for scalar in scalars):
-            return np.array(scalars, kind.numpy()).reshape(array.shape)
         return ops.reshape(
             ops.stack([cast(np.asarray(s) if isinstance(s, int) else s, keras_dtype(kind)) for s in scalars]),
             array.shape,

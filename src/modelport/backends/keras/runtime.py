@@ -96,7 +96,7 @@ def _as_form(value: Any, form: str) -> Any:
     """A tensor or array in the form that a function takes it."""
     if value is None or form == "tensor":
         return value
-    array = np.asarray(value)
+    array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
     return array if form == "array" else tuple(array.ravel().tolist())
 
 

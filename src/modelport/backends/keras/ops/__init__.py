@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from modelport.backends.keras.ops import (
     activation,
+    attention,
     conv,
     dense,
+    image,
     index,
     logic,
     loss,
@@ -13,6 +15,7 @@ from modelport.backends.keras.ops import (
     norm,
     pool,
     quant,
+    recurrent,
     reduce,
     shape,
     signal,
@@ -21,8 +24,10 @@ from modelport.backends.keras.ops.registry import support
 
 __all__ = [
     "activation",
+    "attention",
     "conv",
     "dense",
+    "image",
     "index",
     "logic",
     "loss",
@@ -30,6 +35,7 @@ __all__ = [
     "norm",
     "pool",
     "quant",
+    "recurrent",
     "reduce",
     "shape",
     "signal",

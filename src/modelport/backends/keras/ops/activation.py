@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.math import in_wide
 from modelport.backends.keras.ops.registry import op
-from modelport.backends.keras.ops.tensors import cast, dtype, positive, precise, rank, size
+from modelport.backends.keras.ops.tensors import along, cast, dtype, positive, precise, rank, size
 
 
 @op("Relu")
@@ -118,4 +119,5 @@ def log_softmax(x: Any, *, axis: int = -1) -> Any:
 
 @op("Hardmax")
 def hardmax(x: Any, *, axis: int = -1) -> Any:
-    return ops.one_hot(ops.argmax(x, axis=axis), size(x, axis), axis=positive(axis, rank(x)), dtype=dtype(x))
+    steps = along(np.arange(size(x, axis)), positive(axis, rank(x)), rank(x))
+    return cast(ops.equal(cast(ops.argmax(x, axis=axis, keepdims=True), "int64"), steps), dtype(x))

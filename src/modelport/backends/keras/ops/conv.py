@@ -82,16 +82,18 @@ def conv(
     return result if bias is None else ops.add(result, bias)
 
 
-def _spread(kernel: Any, dilations: Numbers) -> Any:
-    """A kernel (*spatial, ...) with zeros between its elements."""
-    for axis, step in enumerate(dilations):
+def _spread(x: Any, strides: Numbers) -> Any:
+    """(batch, *spatial, channels) with zeros between its elements."""
+    for axis, step in enumerate(strides, 1):
         if step > 1:
-            k = size(kernel, axis)
-            widths = [(0, step - 1) if i == axis + 1 else (0, 0) for i in range(rank(kernel) + 1)]
-            gaps = ops.pad(ops.expand_dims(kernel, axis + 1), widths)
-            kernel = ops.reshape(gaps, (*sizes(kernel)[:axis], k * step, *sizes(kernel)[axis + 1 :]))
-            kernel = part(kernel, axis, 0, (k - 1) * step + 1)
-    return kernel
+            length = size(x, axis)
+            widths = [(0, step - 1) if i == axis + 1 else (0, 0) for i in range(rank(x) + 1)]
+            shape = [-1 if n is None else n for n in sizes(x)]
+            shape[axis] = length * step
+            x = part(
+                ops.reshape(ops.pad(ops.expand_dims(x, axis + 1), widths), shape), axis, 0, (length - 1) * step + 1
+            )
+    return x
 
 
 def transpose_pads(
@@ -148,18 +150,15 @@ def conv_transpose(
 ) -> Any:
     count = rank(x) - 2
     strides, dilations = tuple(strides or (1,) * count), dilations or (1,) * count
-    kernel = _spread(ops.transpose(weight, (*range(2, count + 2), 1, 0)), dilations)
-    window = tuple(size(kernel, i) for i in range(count))
+    kernel = ops.flip(ops.transpose(weight, (*range(2, count + 2), 0, 1)), axis=tuple(range(count)))
+    window = dilated([size(weight, 2 + i) for i in range(count)], dilations)
     cuts = transpose_pads(auto_pad, pads, output_shape, output_padding or (0,) * count, sizes(x)[1:-1], window, strides)
-    parts = (
-        zip(ops.split(x, group, axis=-1), ops.split(kernel, group, axis=-1), strict=True)
-        if group > 1
-        else [(x, kernel)]
-    )
-    results = [ops.conv_transpose(a, b, strides, "valid", data_format="channels_last") for a, b in parts]
-    result = results[0] if group == 1 else ops.concatenate(results, axis=-1)
-    # Keras' result has a stride's worth of steps per input step, even where the kernel is shorter.
-    result = cropped(result, [(b, a + max(s - k, 0)) for (b, a), s, k in zip(cuts, strides, window, strict=True)])
+    # As a convolution of the spread data: Keras' own operation mixes up its arguments in a functional model.
+    data = padded(_spread(x, strides), ((0, 0), *((span - 1, span - 1) for span in window), (0, 0)))
+    inputs = ops.split(data, group, axis=-1) if group > 1 else [data]
+    kernels = ops.split(kernel, group, axis=-2) if group > 1 else [kernel]
+    results = [convolve(a, b, (1,) * count, dilations, 1) for a, b in zip(inputs, kernels, strict=True)]
+    result = cropped(results[0] if group == 1 else ops.concatenate(results, axis=-1), cuts)
     return result if bias is None else ops.add(result, bias)
 
 

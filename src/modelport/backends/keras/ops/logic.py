@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.math import in_wide
@@ -99,4 +100,11 @@ def bitwise_not(x: Any) -> Any:
 
 @op("BitShift")
 def bit_shift(a: Any, b: Any, *, direction: str) -> Any:
-    return in_wide(ops.left_shift if direction == "LEFT" else ops.right_shift, a, b)
+    bits = 8 * np.dtype(dtype(a)).itemsize
+    beyond = ops.logical_or(ops.less(wide(b), 0), ops.greater_equal(wide(b), bits))
+    if direction == "LEFT":
+        return ops.where(beyond, ops.zeros_like(a), in_wide(ops.left_shift, a, b))
+    # Beyond its width a number is all sign.
+    places = ops.where(beyond, bits - 1, wide(b))
+    shifted = cast(ops.right_shift(wide(a), cast(places, dtype(wide(a)))), dtype(a))
+    return shifted if dtype(a).startswith("int") else ops.where(beyond, ops.zeros_like(a), shifted)

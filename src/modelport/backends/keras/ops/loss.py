@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.registry import op
-from modelport.backends.keras.ops.tensors import cast, dtype, rank, size
+from modelport.backends.keras.ops.tensors import along, cast, dtype, rank, size
 
 
 @op("NegativeLogLikelihoodLoss")
@@ -19,7 +20,10 @@ def negative_log_likelihood(
     ignored = None if ignore_index is None else ops.equal(target, ignore_index)
     if ignored is not None:
         target = ops.where(ignored, ops.zeros_like(target), target)
-    hot = ops.one_hot(target, classes, axis=1, dtype=dtype(log_probabilities))
+    hot = cast(
+        ops.equal(ops.expand_dims(target, 1), along(np.arange(classes), 1, rank(log_probabilities))),
+        dtype(log_probabilities),
+    )
     loss = ops.negative(ops.sum(ops.multiply(hot, log_probabilities), axis=1))
     share = ops.ones_like(loss)
     if weight is not None:

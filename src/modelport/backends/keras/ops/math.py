@@ -127,6 +127,11 @@ def cast_(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any:
     return to_dtype(x, keras_dtype(to))
 
 
+@op("BitCast")
+def bit_cast(x: Any, *, to: int) -> Any:
+    return ops.view(x, keras_dtype(to))
+
+
 @op("CastLike")
 def cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Any:
     return to_dtype(x, dtype(like))

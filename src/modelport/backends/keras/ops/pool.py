@@ -102,7 +102,7 @@ def max_pool(
         return _with_places(x, data, window, storage_order)
     if window.plain and is_float(x):
         return ops.max_pool(data, window.kernel, window.strides, "valid", "channels_last")
-    return in_wide(lambda *views: reduce(ops.maximum, views), *window.views(data))
+    return in_wide(lambda *views: ops.max(ops.stack(views), axis=0), *window.views(data))
 
 
 def _with_places(x: Any, data: Any, window: Window, storage_order: int) -> tuple[Any, Any]:

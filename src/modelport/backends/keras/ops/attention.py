@@ -1,0 +1,226 @@
+"""Attention, and what goes with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from modelport.backends.keras.ops.registry import op
+from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, rank, size, sizes
+
+
+def _heads(x: Any, count: int) -> Any:
+    """(batch, sequence, heads * features) -> (batch, heads, sequence, features)."""
+    split = ops.reshape(x, (-1, size(x, 1), count, size(x, 2) // count))
+    return ops.transpose(split, (0, 2, 1, 3))
+
+
+def _joined(x: Any) -> Any:
+    """(batch, heads, sequence, features) -> (batch, sequence, heads * features)."""
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, size(x, 2), size(x, 1) * size(x, 3)))
+
+
+def _bias(q: Any, total: int, mask: Any, limits: tuple[int | None, int | None], offset: Any) -> Any:
+    """What is added to the scores: the mask, and -inf outside of what a query may see.
+
+    Args:
+        q: (batch, heads, queries, features).
+        total: the number of keys.
+        mask: boolean (true is seen) or added; may have fewer keys.
+        limits: how far to the left and to the right a query sees; `None` is all the way.
+        offset: the place of the first query among the keys: a number, or one per batch row (batch, 1, 1, 1).
+    """
+    lowest = np.array(-np.inf, np.float32)
+    bias: Any = None
+    if mask is not None:
+        bias = ops.where(mask, np.zeros((), np.float32), lowest) if dtype(mask) == "bool" else cast(mask, "float32")
+        missing = total - size(mask, -1)
+        if missing > 0:
+            widths = [(0, 0)] * (rank(mask) - 1) + [(0, missing)]
+            bias = ops.pad(bias, widths, constant_values=float("-inf"))
+    left, right = limits
+    if left is None and right is None:
+        return bias
+    places = ops.add(np.arange(size(q, 2)).reshape(-1, 1), offset)
+    ahead = ops.subtract(np.arange(total).reshape(1, -1), places)
+    seen: Any = None
+    for allowed in (
+        None if right is None else ops.less_equal(ahead, right),
+        None if left is None else ops.greater_equal(ahead, -left),
+    ):
+        if allowed is not None:
+            seen = allowed if seen is None else ops.logical_and(seen, allowed)
+    window = ops.where(seen, np.zeros((), np.float32), lowest)
+    return window if bias is None else ops.add(bias, window)
+
+
+@op("Attention")
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    past_key: Any = None,
+    past_value: Any = None,
+    lengths: Any = None,
+    *,
+    is_causal: int = 0,
+    kv_num_heads: int | None = None,
+    left_window_size: int = -1,
+    q_num_heads: int | None = None,
+    qk_matmul_output_mode: int = 0,
+    right_window_size: int = -1,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: int | None = None,
+    outputs: int = 1,
+) -> Any:
+    packed = rank(q) == 3
+    if packed:
+        q, k, v = _heads(q, q_num_heads or 1), _heads(k, kv_num_heads or 1), _heads(v, kv_num_heads or 1)
+    if past_key is not None:
+        k, v = ops.concatenate([past_key, k], axis=2), ops.concatenate([past_value, v], axis=2)
+    present = (k, v)
+    total = size(k, 2)
+    offset: Any = 0 if past_key is None else size(past_key, 2)
+    if lengths is not None and past_key is None:
+        offset = ops.reshape(ops.subtract(cast(lengths, "int64"), size(q, 2)), (-1, 1, 1, 1))
+    right = 0 if is_causal else None if right_window_size < 0 else right_window_size
+    if is_causal and right_window_size >= 0:
+        right = min(0, right_window_size)
+    bias = _bias(q, total, mask, (None if left_window_size < 0 else left_window_size, right), offset)
+    if lengths is not None:
+        valid = ops.less(np.arange(total).reshape(1, 1, 1, -1), ops.reshape(cast(lengths, "int64"), (-1, 1, 1, 1)))
+        unseen = ops.where(valid, np.zeros((), np.float32), np.array(-np.inf, np.float32))
+        bias = unseen if bias is None else ops.add(bias, unseen)
+    copies = size(q, 1) // size(k, 1)
+    if copies > 1:
+        k, v = ops.repeat(k, copies, axis=1), ops.repeat(v, copies, axis=1)
+    result, shown = _attend(q, k, v, bias, scale, softcap, softmax_precision, qk_matmul_output_mode)
+    result = _joined(result) if packed else result
+    return (result, *present, shown)[:outputs] if outputs > 1 else result
+
+
+def _attend(
+    q: Any, k: Any, v: Any, bias: Any, scale: float | None, softcap: float, precision: int | None, mode: int
+) -> tuple[Any, Any]:
+    """The result, and the scores at the stage that `qk_matmul_output_mode` names."""
+    root = float(np.sqrt(size(q, 3) ** -0.5 if scale is None else scale))
+    scores = ops.matmul(ops.multiply(q, root), ops.transpose(ops.multiply(k, root), (0, 1, 3, 2)))
+    shown = scores
+    if softcap:
+        scores = ops.multiply(ops.tanh(ops.divide(scores, softcap)), softcap)
+        shown = scores if mode == 1 else shown
+    if bias is not None:
+        scores = ops.add(scores, cast(bias, dtype(scores)))
+        shown = scores if mode == 2 else shown
+    elif mode == 2:
+        shown = scores
+    data = scores if precision is None else cast(scores, keras_dtype(precision))
+    shares = ops.softmax(data, axis=-1)
+    if bias is not None:
+        # A query that sees no key gets zeros, not the NaN of a softmax over nothing.
+        blind = ops.equal(ops.max(cast(bias, "float32"), axis=-1, keepdims=True), float("-inf"))
+        shares = ops.where(blind, ops.zeros_like(shares), shares)
+    shares = cast(shares, dtype(q))
+    return ops.matmul(shares, v), shares if mode == 3 else shown
+
+
+@op("RotaryEmbedding")
+def rotary_embedding(
+    x: Any,
+    cosines: Any,
+    sines: Any,
+    places: Any = None,
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> Any:
+    packed = rank(x) == 3
+    data = (
+        ops.reshape(x, (-1, size(x, 1), num_heads, size(x, 2) // num_heads))
+        if packed
+        else ops.transpose(x, (0, 2, 1, 3))
+    )
+    width = rotary_embedding_dim or size(data, 3)
+    if places is not None:
+        cosines, sines = ops.take(cosines, places, axis=0), ops.take(sines, places, axis=0)
+    cosines, sines = ops.expand_dims(cosines, 2), ops.expand_dims(sines, 2)
+    turned, rest = part(data, 3, 0, width), part(data, 3, width, None)
+    if interleaved:
+        a, b = turned[..., 0::2], turned[..., 1::2]
+    else:
+        a, b = part(turned, 3, 0, width // 2), part(turned, 3, width // 2, None)
+    real = ops.subtract(ops.multiply(cosines, a), ops.multiply(sines, b))
+    imaginary = ops.add(ops.multiply(sines, a), ops.multiply(cosines, b))
+    if interleaved:
+        turned = ops.reshape(ops.stack([real, imaginary], axis=-1), (-1, *sizes(data)[1:3], width))
+    else:
+        turned = ops.concatenate([real, imaginary], axis=-1)
+    result = ops.concatenate([turned, rest], axis=-1) if width < size(data, 3) else turned
+    return ops.reshape(result, (-1, *sizes(x)[1:])) if packed else ops.transpose(result, (0, 2, 1, 3))
+
+
+@op("LinearAttention")
+def linear_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    past: Any = None,
+    decay: Any = None,
+    beta: Any = None,
+    *,
+    chunk_size: int = 64,
+    kv_num_heads: int,
+    q_num_heads: int,
+    scale: float = 0.0,
+    update_rule: str = "gated_delta",
+    outputs: int = 1,
+) -> Any:
+    kind = dtype(q)
+    q, k, v = (cast(_heads(x, n), "float32") for x, n in ((q, q_num_heads), (k, kv_num_heads), (v, kv_num_heads)))
+    factor = scale or size(q, 3) ** -0.5
+    state = ops.matmul(ops.transpose(part(k, 2, 0, 1), (0, 1, 3, 2)), part(v, 2, 0, 1))
+    state = ops.zeros_like(state) if past is None else cast(past, "float32")
+    gates = None if decay is None else ops.exp(_per_head(decay, kv_num_heads))
+    rates = None if beta is None else _per_head(beta, kv_num_heads)
+    results = []
+    for step in range(size(q, 2)):
+        key, value = (ops.expand_dims(x[:, :, step], 3 - i) for i, x in enumerate((k, v)))
+        if gates is not None and "gated" in update_rule:
+            state = ops.multiply(state, ops.expand_dims(gates[:, :, step], 3))
+        if "delta" in update_rule:
+            value = ops.subtract(value, ops.matmul(ops.transpose(key, (0, 1, 3, 2)), state))
+            value = value if rates is None else ops.multiply(value, ops.expand_dims(rates[:, :, step], 3))
+        state = ops.add(state, ops.multiply(key, value))
+        seen = ops.repeat(state, q_num_heads // kv_num_heads, axis=1) if q_num_heads > kv_num_heads else state
+        results.append(ops.matmul(ops.expand_dims(q[:, :, step], 2), seen))
+    result = cast(_joined(ops.multiply(ops.concatenate(results, axis=2), factor)), kind)
+    return (result, cast(state, kind)) if outputs > 1 else result
+
+
+def _per_head(x: Any, heads: int) -> Any:
+    """(batch, sequence, heads) or (batch, sequence, heads * features) -> (batch, heads, sequence, 1 or features)."""
+    return cast(_heads(x, heads), "float32")
+
+
+@op("CausalConvWithState")
+def causal_conv_with_state(
+    x: Any, weight: Any, bias: Any = None, past: Any = None, *, activation: str = "none", outputs: int = 1
+) -> Any:
+    reach = size(weight, 2) - 1
+    if past is None:
+        data = ops.pad(x, ((0, 0), (0, 0), (reach, 0)))
+    else:
+        data = ops.concatenate([past, x], axis=2)
+    total: Any = None
+    for tap in range(reach + 1):
+        seen = part(data, 2, tap, tap - reach or None)
+        term = ops.multiply(seen, along(weight[:, 0, tap], 1, 3))
+        total = term if total is None else ops.add(total, term)
+    total = total if bias is None else ops.add(total, along(bias, 1, 3))
+    total = ops.silu(total) if activation in ("silu", "swish") else total
+    return (total, part(data, 2, -reach, None) if reach else data[:, :, :0]) if outputs > 1 else total
