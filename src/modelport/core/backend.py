@@ -28,10 +28,12 @@ class Exported(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A native model and what did not cross into it as it was."""
+    """A native model, what did not cross into it as it was, and its signature where its call nests otherwise than the
+    graph says."""
 
     native: Any
     notes: tuple[Note, ...] = ()
+    signature: Signature | None = None
 
 
 class Opened(NamedTuple):

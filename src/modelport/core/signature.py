@@ -192,6 +192,16 @@ class Signature:
             spec.name: _draw(spec, sizes, None if like is None else like.get(spec.name), rng) for spec in self.inputs
         }
 
+    def spread(self) -> Signature:
+        """This signature with one list or tuple of inputs as positional arguments instead.
+
+        A Keras model with several inputs takes one list of them; where that is not the custom, they are arguments.
+        """
+        args = self.args or ()
+        if len(args) == 1 and not self.kwargs and isinstance(args[0], (tuple, list)):
+            return replace(self, args=tuple(args[0]))
+        return self
+
     def to_json(self) -> dict[str, Any]:
         return {
             "inputs": [s.to_json() for s in self.inputs],

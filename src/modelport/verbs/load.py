@@ -146,10 +146,11 @@ def _open_bundle(path: Path, example: Any) -> Model:
     graph, manifest = read_bundle(path)
     target = registry.preferred()
     signature = _read(lambda: read_signature(graph), path, "a bundle")
-    native = target.build(graph).native
-    arrays = _drawn(signature, manifest.sizes) if example is None else target.flatten(native, example, signature)
+    built = target.build(graph)
+    signature = built.signature or signature
+    arrays = _drawn(signature, manifest.sizes) if example is None else target.flatten(built.native, example, signature)
     event = {"verb": "load", "file": path.name, "format": BUNDLE.name}
-    return Model(native, target, signature, example=arrays, history=(*manifest.history, event))
+    return Model(built.native, target, signature, example=arrays, history=(*manifest.history, event))
 
 
 def _drawn(signature: Signature, sizes: Any) -> Arrays | None:

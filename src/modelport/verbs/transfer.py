@@ -82,7 +82,8 @@ def _to_backend(source: Model, target: Backend) -> Model:
         exported.notes + built.notes,
         seconds=seconds,
     )
-    return Model(built.native, target, read_signature(exported.graph), example=source.example, report=report)
+    arrived = built.signature or read_signature(exported.graph)
+    return Model(built.native, target, arrived, example=source.example, report=report)
 
 
 def _proved(source: Model, moved: Model, *, check: bool, tolerance: float, device: str | None) -> Model:

@@ -21,6 +21,7 @@ from modelport.core.signature import Signature, Tree, leaves, map_tree
 from modelport.graph.layers import recognize_layers
 from modelport.graph.normal import normalize
 from modelport.graph.signature import read_signature
+from modelport.graph.weights import ROLES_KEY
 
 _AS_STORED = frozenset({"Cast", "CastLike", "BitCast", "Identity"})
 """Operators that take dtypes for which torch has storage but no arithmetic."""
@@ -38,20 +39,20 @@ def build(graph: ir.Model) -> Built:
     Raises:
         UnsupportedOpError: torch has no counterpart for an operator; the message names it and its node.
     """
-    signature = read_signature(graph)
+    signature = read_signature(graph).spread()
     model = recognize_layers(normalize(graph))
-    interpreter = _Interpreter(model)
+    interpreter = _Interpreter(model, foreign=ROLES_KEY not in graph.metadata_props)
     interpreter.inputs(signature)
     interpreter.walk(model.graph)
     interpreter.outputs(signature)
-    return Built(interpreter.module())
+    return Built(interpreter.module(), signature=signature)
 
 
 class _Interpreter:
     """Walks a graph once; each node's function leaves its torch calls in the fx graph."""
 
-    def __init__(self, model: ir.Model) -> None:
-        self.weights = Weights(model)
+    def __init__(self, model: ir.Model, *, foreign: bool) -> None:
+        self.weights = Weights(model, foreign=foreign)
         self.operands = Operands(self.weights)
         self.fx = self.operands.graph
         self.model = model
@@ -60,10 +61,9 @@ class _Interpreter:
     def inputs(self, signature: Signature) -> None:
         """One placeholder per argument of the native call, and an item of it for each tensor inside."""
         values = {value.name: value for value in self.model.graph.inputs}
-        args = signature.args or ()
-        if len(args) == 1 and not signature.kwargs and isinstance(args[0], (tuple, list)):
-            args = tuple(args[0])
-        trees: list[tuple[str, Tree]] = [(_argument_name(tree, index), tree) for index, tree in enumerate(args)]
+        trees: list[tuple[str, Tree]] = [
+            (_argument_name(tree, index), tree) for index, tree in enumerate(signature.args or ())
+        ]
         trees += list(signature.kwargs.items())
         for name, tree in trees:
             default: Any = inspect.Parameter.empty if any(True for _ in leaves(tree)) else None

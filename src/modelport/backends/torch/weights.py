@@ -11,7 +11,7 @@ import torch
 
 from modelport.backends.torch.dtypes import from_numpy
 from modelport.backends.torch.traced import Operand, WeightRef
-from modelport.graph.weights import ROLES_KEY, Role, aliases, roles
+from modelport.graph.weights import Role, aliases, roles
 
 LEAVES = frozenset({"weight", "kernel", "bias", "gamma", "beta", "scale", "W", "B", "R", "w", "b"})
 """Last components that say what a weight is within its layer."""
@@ -26,12 +26,13 @@ class Weights:
 
     Attributes:
         root: the tree.
+        foreign: whether the source graph said nothing of roles.
         constants_path: where the constants go; no weight's name starts with it.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, foreign: bool) -> None:
         self.root = torch.nn.Module()
-        self.foreign = ROLES_KEY not in model.metadata_props
+        self.foreign = foreign
         self._values = model.graph.initializers
         self._roles: dict[str, Role] = {n: role for n, role in roles(model).items() if n in self._values}
         self._aliases = {alias: name for alias, name in aliases(model).items() if name in self._roles}
@@ -149,9 +150,9 @@ class Weights:
             _set(layer, key, tensor.detach() if key in buffers else tensor)
         for key in absent:
             setattr(layer, key, None)
-        if "num_batches_tracked" in dict(layer.named_buffers()):
-            counter = f"{path}.num_batches_tracked"
-            layer.num_batches_tracked = self.tensor(counter) if counter in self else None
+        counter = f"{path}.num_batches_tracked"
+        if counter in self and "num_batches_tracked" in dict(layer.named_buffers()):
+            layer.num_batches_tracked = self.tensor(counter)
         self.add(path, layer)
         return path
 
