@@ -118,6 +118,10 @@ class Expr:
                     found.update(*(arg.symbols() for arg in atom.args if isinstance(arg, Expr)))
         return frozenset(found)
 
+    def is_polynomial(self) -> bool:
+        """Whether it is made of dimensions by sums and products alone."""
+        return all(isinstance(atom, str) for monomial in self.terms for atom, _ in monomial)
+
     def evaluate(self, sizes: Mapping[str, int]) -> int:
         """The number for given sizes of all its symbols.
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 
 from modelport.graph.expr import Size, is_known
 from modelport.graph.shape_info import INTEGERS, Dims, ShapeInfo
@@ -126,7 +127,7 @@ def _evaluate(node: ir.Node, info: ShapeInfo, opsets: dict[str, int]) -> list[np
     tensors = {value.name: value.const_value for value in node.inputs if value is not None}
     inputs = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
     try:
-        results = onnx.reference.ReferenceEvaluator(_alone(node, opsets)).run(None, inputs)
+        results = ReferenceEvaluator(_alone(node, opsets)).run(None, inputs)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return None
     for value, array in zip(node.outputs, results, strict=True):

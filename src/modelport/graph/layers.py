@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from modelport.graph.idioms import recognize_gelu, recognize_layer_norm
 from modelport.graph.normal import drop_dead_nodes
+from modelport.graph.recurrent_layers import recognize_recurrent
 from modelport.graph.splice import BUILD_DOMAIN, is_op, only_use, replace_outputs
 from modelport.graph.weights import roles
 
@@ -38,6 +39,7 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     weights = {name for name, role in roles(model).items() if role != "buffer"}
     recognize_gelu(model)
     recognize_layer_norm(model, weights)
+    recognize_recurrent(model)
     for node in list(model.graph.all_nodes()):
         if node.domain or node.graph is None:
             continue

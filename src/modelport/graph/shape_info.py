@@ -199,11 +199,13 @@ def object_array(items: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
 
 
 def _better(mine: Size | None, stated: Size | None, info: ShapeInfo) -> Size | None:
-    if mine is None or isinstance(mine, int):
+    """What to believe of a size: what follows from the inputs, else what the exporter knew."""
+    if not isinstance(mine, Expr):
         return stated if mine is None else mine
-    if isinstance(stated, int) or (stated is not None and not info.is_bound(mine) and _all_known(stated, info)):
-        return stated
-    return mine
+    if isinstance(stated, int):
+        # An exporter has guards that decide a minimum; of a plain product of dimensions it knows no better.
+        return mine if info.is_bound(mine) and mine.is_polynomial() else stated
+    return stated if stated is not None and not info.is_bound(mine) and _all_known(stated, info) else mine
 
 
 def _all_known(size: Size, info: ShapeInfo) -> bool:

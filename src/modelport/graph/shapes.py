@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 
 from modelport.graph.expr import Expr, Size, parse

@@ -57,6 +57,16 @@ def take_place(before: ir.Value, after: ir.Value) -> None:
     after.name = label
 
 
+def merge_into(before: ir.Value, after: ir.Value) -> None:
+    """Give the uses of a value to another that holds the same; names that the graph returns stay."""
+    if before.is_graph_output() and after.is_graph_output():
+        replace_outputs([before], "Identity", [after])
+    elif before.is_graph_output():
+        take_place(before, after)
+    else:
+        before.replace_all_uses_with(after)
+
+
 def insert(
     before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
 ) -> ir.Value:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
