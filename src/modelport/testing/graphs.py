@@ -1,4 +1,7 @@
-"""Small portable graphs: what the tests of the contract build, run and compare."""
+"""Small portable graphs: what the tests of the contract build, run and compare.
+
+Every operator in them is smooth, so that differences of the outputs tell the gradients.
+"""
 
 from __future__ import annotations
 
@@ -72,10 +75,10 @@ _DTYPES = {"float32": "FLOAT", "int64": "INT64"}
 
 
 def perceptron() -> ir.Model:
-    """Two Linear layers with a Relu and a Dropout between them: (batch, 4) -> (batch, 3)."""
+    """Two Linear layers with a Tanh and a Dropout between them: (batch, 4) -> (batch, 3)."""
     x, y = TensorSpec("x", "float32", ("batch", 4)), TensorSpec("output", "float32", ("batch", 3))
     sketch, value = Sketch(), tensor(x)
-    hidden = sketch.op("Dropout", sketch.op("Relu", sketch.linear(value, "fc1", 5, 4)))
+    hidden = sketch.op("Dropout", sketch.op("Tanh", sketch.linear(value, "fc1", 5, 4)))
     return sketch.model([value], {"output": sketch.linear(hidden, "fc2", 3, 5)}, Signature((x,), (y,)))
 
 
@@ -85,8 +88,8 @@ def convolution() -> ir.Model:
     sketch, value = Sketch(), tensor(x)
     kernel, bias = sketch.weight("conv.weight", 4, 3, 3, 3), sketch.weight("conv.bias", 4)
     found = sketch.op("Conv", value, kernel, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    found = sketch.op("Relu", sketch.norm(found, "norm", 4))
-    found = sketch.op("MaxPool", found, kernel_shape=[2, 2], strides=[2, 2])
+    found = sketch.op("Sigmoid", sketch.norm(found, "norm", 4))
+    found = sketch.op("AveragePool", found, kernel_shape=[2, 2], strides=[2, 2])
     found = sketch.op("Flatten", sketch.op("GlobalAveragePool", found))
     return sketch.model([value], {"output": sketch.linear(found, "head", 2, 4)}, Signature((x,), (y,)))
 
@@ -97,7 +100,7 @@ def nested() -> ir.Model:
     names = ("total", "product", "gated")
     outputs = tuple(TensorSpec(name, "float32", ("batch", 3)) for name in names)
     sketch, values = Sketch(), [tensor(spec) for spec in specs]
-    left = sketch.linear(values[0], "left", 3, 3)
+    left = sketch.linear(values[0], "project", 3, 3)
     total = sketch.op("Add", left, values[1])
     found = (total, sketch.op("Mul", left, values[1]), sketch.op("Mul", total, sketch.op("Sigmoid", values[2])))
     signature = Signature(
