@@ -9,6 +9,7 @@ from modelport.core.backend import Support
 
 def support(op_type: str, domain: str = "") -> Support:
     """`"native"` where ONNX Runtime has a kernel, or the standard defines the operator by others that have one."""
+    domain = "" if domain == "ai.onnx" else domain
     return "native" if (domain, op_type) in _kernels() or _is_function(op_type, domain) else "unsupported"
 
 
