@@ -151,8 +151,8 @@ class Weights:
         for key in absent:
             setattr(layer, key, None)
         counter = f"{path}.num_batches_tracked"
-        if counter in self and "num_batches_tracked" in dict(layer.named_buffers()):
-            layer.num_batches_tracked = self.tensor(counter)
+        if "num_batches_tracked" in dict(layer.named_buffers()):
+            layer.num_batches_tracked = self.tensor(counter) if counter in self else torch.tensor(0)
         self.add(path, layer)
         return path
 
