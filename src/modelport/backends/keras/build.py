@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from keras import ops
 
+from modelport.backends.keras import build_recurrent as _recurrent  # noqa: F401 (registers its layers)
 from modelport.backends.keras.absorb import Absorption, Owned, Weight
-from modelport.backends.keras.build_layers import LAYERS, Place
+from modelport.backends.keras.build_layers import LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
 from modelport.backends.keras.layers import weights as layer_weights
 from modelport.backends.keras.lengths import Lengths
@@ -56,6 +57,8 @@ class Program:
         info: what is known of the shapes.
         lengths: sizes that Keras does not know, as tensors.
         notes: what did not cross as it was.
+        names: of the layers.
+        shared: the layers that may be called again, by what tells them apart.
     """
 
     def __init__(self, model: ir.Model, signature: Signature, strict: bool) -> None:
@@ -66,9 +69,10 @@ class Program:
         self._weights = roles(model)
         self._absorption = Absorption(model, self._weights, strict)
         self._owned = {node: owned for node in model.graph if (owned := self._absorption.owned(node)) is not None}
-        self._names = Names({owned.name for owned in self._owned.values()} | set(self._weights))
+        self.names = Names({owned.name for owned in self._owned.values()} | set(self._weights))
         self._values: dict[str, Any] = {}
-        self._layers: dict[tuple[Any, ...], Any] = {}
+        self.shared: dict[tuple[Any, ...], Any] = {}
+        self._kept: list[Any] = []
         self._holding: list[tuple[Any, Owned | Weight]] = []
         self._inputs = {str(value.name): self._input(value) for value in graph_inputs(model.graph)}
         if not self._inputs:
@@ -77,6 +81,15 @@ class Program:
 
     def note(self, kind: Any, where: str, message: str) -> None:
         self.notes.append(Note(kind, where, message))
+
+    def keep(self, layer: Any) -> None:
+        """Leave a layer the name that it has."""
+        self._kept.append(layer)
+
+    def hold(self, layer: Any, part: Owned | Weight) -> None:
+        """Remember whose weights a layer gets."""
+        self.keep(layer)
+        self._holding.append((layer, part))
 
     # Values.
 
@@ -89,9 +102,11 @@ class Program:
                 f"one of the dtypes {sorted(set(KERAS_DTYPES.values()))}. Convert the input in the source model."
             )
         shape = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-        name = self._names.fresh(str(value.name))
-        self._values[str(value.name)] = keras.Input(batch_shape=shape, dtype=keras_dtype(kind), name=name)
-        return self._values[str(value.name)]
+        # A layer's name leads its weights home, so where both have one name the input's layer is called otherwise.
+        tensor = keras.Input(batch_shape=shape, dtype=keras_dtype(kind), name=self.names.fresh(str(value.name)))
+        tensor.name = str(value.name)
+        self._values[str(value.name)] = tensor
+        return tensor
 
     def _source_of(self, symbol: str) -> tuple[Any, int] | None:
         """The tensor and the axis that have the size behind a symbol."""
@@ -141,18 +156,17 @@ class Program:
     def _constant(self, array: np.ndarray, name: str) -> Any:
         """A large constant as the weight of a layer that is not trained."""
         kind = carried_dtype(array)
-        layer, tensor = carry(self._zero, array, self._names.fresh(name), kind)
+        layer, tensor = carry(self._zero, array, self.names.fresh(name), kind)
         layer.trainable = False
         layer.kernel.assign(array.astype(layer.kernel.numpy().dtype)[None])
-        self._layers["constant", name] = layer
+        self.keep(layer)
         return cast(tensor, dtype(array))
 
     def _carried(self, array: np.ndarray, weight: Weight) -> Any:
-        layer, tensor = carry(self._zero, array, self._names.claim(weight.name), dtype(array))
+        layer, tensor = carry(self._zero, array, self.names.claim(weight.name), dtype(array))
         if layer.name != weight.name:
             self.note("changed", weight.name, f"its layer is called {layer.name!r}: Keras takes no '/' in a name")
-        self._layers["carrier", weight.name] = layer
-        self._holding.append((layer, weight))
+        self.hold(layer, weight)
         return tensor
 
     def taken(self, value: ir.Value | None, form: str) -> Any:
@@ -215,31 +229,25 @@ class Program:
 
     def _layer(self, node: ir.Node) -> Any:
         """The node as a call of a layer that owns its weights; `None` where there is no such layer."""
+        if node.op_type == "Dropout" and not node.domain:
+            return dropout(self, node, self.tensor(node.inputs[0]))
         owned, make = self._owned.get(node), LAYERS.get((node.domain, node.op_type))
         if owned is None or make is None:
             return None
-
-        def register(layer: Any) -> None:
-            self._layers[owned.key] = layer
-            self._holding.append((layer, owned))
-
-        existing = self._layers.get(owned.key)
-        place = Place(
-            node, owned, existing, register, existing.name if existing else self._names.claim(owned.name), self._names
-        )
+        first = owned.key not in self.shared
         try:
-            result = make(place, self.tensor(node.inputs[0]), **_attributes(node))
+            result = make(Place(self, node, owned), self.tensor(node.inputs[0]), **_attributes(node))
         except NeedsValues:
             return None
-        if result is not None and place.existing is not existing:
-            self._noted(owned, place.existing)
+        if result is not None and first:
+            self._noted(owned, node)
         return result
 
-    def _noted(self, owned: Owned, layer: Any) -> None:
+    def _noted(self, owned: Owned, node: ir.Node) -> None:
         for weight in owned.weights.values():
             if weight.name in self._absorption.renamed:
                 self.note("changed", weight.name, f"is now {self._absorption.renamed[weight.name]!r}")
-        if not owned.trainable and isinstance(layer, keras.layers.BatchNormalization):
+        if not owned.trainable and node.op_type == "BatchNormalization":
             self.note(
                 "changed", owned.name, "is frozen: Keras then uses its statistics in training too, and keeps them"
             )
@@ -284,9 +292,9 @@ class Program:
         if not tensors:
             tensors, given = [as_tensor(self._zero, given[0])], ["tensor", *given[1:]]
         inputs = ["tensor" if isinstance(each, keras.KerasTensor) else each for each in given]
-        name = self._names.fresh(node.name or node.op_type)
+        name = self.names.fresh(node.name or node.op_type)
         layer = OnnxOp(node.op_type, node.domain, attributes, inputs, results, name=name)
-        self._layers["runtime", name] = layer
+        self.keep(layer)
         self.note("fallback", name, f"{node.op_type} runs in modelport's own layer: {why}")
         return layer(*tensors)
 
@@ -299,7 +307,7 @@ class Program:
         outputs = self._with_unused(outputs)
         inputs = self._nested_inputs()
         tensors = list(outputs.values())
-        name_operations(tensors, self._names, self._layers.values())
+        name_operations(tensors, self.names, self._kept)
         self._keep_inputs(tensors)
         model = keras.Model(inputs, map_tree(lambda name: outputs[name], self.signature.returns), name="model")
         self._assign()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_ir as ir
 from keras import layers
 
 from modelport.backends.keras.absorb import Owned, constant, is_filled
-from modelport.backends.keras.names import Names
 from modelport.backends.keras.ops.conv import Numbers, cropped, dilated, explicit_pads, transpose_pads
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import dtype, positive, rank, sizes
 from modelport.graph.layout import DOMAIN as CHANNELS_LAST
+
+if TYPE_CHECKING:
+    from modelport.backends.keras.build import Program
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,16 +30,15 @@ class Place:
     Attributes:
         node: what it stands for.
         owned: its weights.
-        existing: the layer, where an earlier node was a call of it.
         name: the layer's.
         names: for further layers.
     """
 
-    def __init__(
-        self, node: ir.Node, owned: Owned, existing: Any, register: Callable[[Any], None], name: str, names: Names
-    ) -> None:
-        self.node, self.owned, self.existing, self.name, self.names = node, owned, existing, name, names
-        self._register = register
+    def __init__(self, program: Program, node: ir.Node, owned: Owned) -> None:
+        self.node, self.owned, self.names = node, owned, program.names
+        self._program = program
+        existing = program.shared.get(owned.key)
+        self.name = existing.name if existing is not None else program.names.claim(owned.name)
 
     def has(self, weight: str) -> bool:
         return weight in self.owned.weights
@@ -45,13 +46,32 @@ class Place:
     def shape(self, weight: str) -> tuple[int, ...]:
         return self.owned.shape(weight)
 
+    def input(self, index: int) -> Any:
+        """An input of the node; `None` where it is absent."""
+        return self._program.tensor(self.node.inputs[index]) if index < len(self.node.inputs) else None
+
+    def known(self, key: tuple[Any, ...]) -> Any:
+        """The layer that an earlier call made."""
+        return self._program.shared.get(key)
+
+    def register(self, key: tuple[Any, ...], made: Any, owned: Owned) -> None:
+        """Keep a layer for later calls, and its weights for the time when it is built."""
+        self._program.shared[key] = made
+        self._program.hold(made, owned)
+
+    def plain(self, made: Any) -> Any:
+        """A layer without weights."""
+        self._program.keep(made)
+        return made
+
     def layer(self, kind: Any, *args: Any, like: Any, **kwargs: Any) -> Any:
         """The layer: the one that an earlier call made, or a new one of a class, in the dtype of its input."""
-        if self.existing is None:
-            policy = dtype(like) if "float" in dtype(like) else dtype(next(iter(self.owned.weights.values())).array)
-            self.existing = kind(*args, name=self.name, dtype=policy, **kwargs)
-            self._register(self.existing)
-        return self.existing
+        if (found := self.known(self.owned.key)) is not None:
+            return found
+        policy = dtype(like) if "float" in dtype(like) else dtype(next(iter(self.owned.weights.values())).array)
+        made = kind(*args, name=self.name, dtype=policy, **kwargs)
+        self.register(self.owned.key, made, self.owned)
+        return made
 
 
 def layer(op_type: str, domain: str = "") -> Callable[[Function], Function]:
@@ -214,3 +234,22 @@ def prelu(place: Place, x: Any) -> Any:
         return None
     shared = list(range(1, rank(x) - (1 if count > 1 else 0)))
     return place.layer(layers.PReLU, shared_axes=shared or None, like=x)(x)
+
+
+def dropout(program: Program, node: ir.Node, x: Any) -> Any:
+    """A layer for a Dropout whose ratio is known and whose mask nobody reads; `None` for others."""
+    ratio = constant(node, 1)
+    if (
+        (len(node.inputs) > 1 and node.inputs[1] is not None and ratio is None)
+        or len(node.outputs) > 1
+        or len(node.inputs) > 2
+    ):
+        return None
+    path, _, last = str(node.name or "dropout").rpartition(".")
+    # An exporter's node is called after its module: `encoder.drop.dropout_1`.
+    name = path if path and last.startswith("dropout") else str(node.name or "dropout")
+    made = layers.Dropout(
+        0.5 if ratio is None else float(ratio.reshape(())), name=program.names.fresh(name), dtype=dtype(x)
+    )
+    program.keep(made)
+    return made(x)

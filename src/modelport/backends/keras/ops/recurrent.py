@@ -9,6 +9,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.registry import CannotBuild, op
 from modelport.backends.keras.ops.tensors import cast, part, size
+from modelport.graph.recurrent import GATES
 
 Cell = Callable[[Any, list[Any]], list[Any]]
 """Takes one step's input (batch, features) and the states, gives the new states; the first one is the output."""
@@ -161,6 +162,79 @@ def gru(
     return _run(x, w, lengths, (h0,), cell_of, ["Sigmoid", "Tanh"], activations, direction, size(r, 2), layout)[
         :outputs
     ]
+
+
+def _reordered(weight: Any, order: Sequence[int]) -> Any:
+    """Blocks of rows in another order."""
+    if weight is None or len(order) == 1:
+        return weight
+    height = size(weight, 0) // len(order)
+    return ops.concatenate([part(weight, 0, i * height, (i + 1) * height) for i in order], axis=0)
+
+
+def _torch_layers(
+    kind: str, cell_of: Callable[..., Cell], states: int, defaults: Sequence[str], x: Any, inputs: Sequence[Any],
+    num_layers: int, bidirectional: int, reverse: int, batch_first: int,
+) -> Any:  # fmt: skip
+    """A stack with torch's parameters, `(h0[, c0], then w_ih, w_hh, b_ih, b_hh for every layer and direction)`."""
+    given, parameters = inputs[:states], inputs[states:]
+    directions = 2 if bidirectional else 1
+    data = ops.transpose(x, (1, 0, 2)) if batch_first else x
+    finals: list[list[Any]] = []
+    for level in range(num_layers):
+        start = 4 * level * directions
+        rows = [parameters[start + 4 * d : start + 4 * d + 4] for d in range(directions)]
+        rows = [[*row, *[None] * (4 - len(row))] for row in rows]
+        cells = [[_reordered(weight, GATES[kind]) for weight in row] for row in rows]
+        initial = [None if s is None else part(s, 0, level * directions, (level + 1) * directions) for s in given]
+        y, *last = _run(
+            data, ops.stack([row[0] for row in cells], axis=0), None, initial,
+            lambda i, functions, cells=cells: cell_of(cells[i], functions),
+            defaults, None, "reverse" if reverse else "forward", size(cells[0][1], 1), 0,
+        )  # fmt: skip
+        data = ops.concatenate([y[:, d] for d in range(directions)], axis=-1)
+        finals.append(last)
+    output = ops.transpose(data, (1, 0, 2)) if batch_first else data
+    return output, *(ops.concatenate(each, axis=0) for each in zip(*finals, strict=True))
+
+
+@op("LSTM", domain="modelport")
+def torch_lstm(
+    x: Any, *inputs: Any, hidden_size: int, num_layers: int = 1, bidirectional: int = 0, reverse: int = 0,
+    batch_first: int = 0, dropout: float = 0.0,
+) -> Any:  # fmt: skip
+    def cell_of(weights: Sequence[Any], functions: Sequence[Any]) -> Cell:
+        w, r, wb, rb = weights
+        return lstm_cell(w, r, wb, rb, None, functions, _limited(None))
+
+    names = ["Sigmoid", "Tanh", "Tanh"]
+    return _torch_layers("LSTM", cell_of, 2, names, x, inputs, num_layers, bidirectional, reverse, batch_first)
+
+
+@op("GRU", domain="modelport")
+def torch_gru(
+    x: Any, *inputs: Any, hidden_size: int, num_layers: int = 1, bidirectional: int = 0, reverse: int = 0,
+    batch_first: int = 0, dropout: float = 0.0, linear_before_reset: int = 1,
+) -> Any:  # fmt: skip
+    def cell_of(weights: Sequence[Any], functions: Sequence[Any]) -> Cell:
+        w, r, wb, rb = weights
+        return gru_cell(w, r, wb, rb, bool(linear_before_reset), functions, _limited(None))
+
+    names = ["Sigmoid", "Tanh"]
+    return _torch_layers("GRU", cell_of, 1, names, x, inputs, num_layers, bidirectional, reverse, batch_first)
+
+
+@op("RNN", domain="modelport")
+def torch_rnn(
+    x: Any, *inputs: Any, hidden_size: int, num_layers: int = 1, bidirectional: int = 0, reverse: int = 0,
+    batch_first: int = 0, dropout: float = 0.0, nonlinearity: str = "tanh",
+) -> Any:  # fmt: skip
+    def cell_of(weights: Sequence[Any], functions: Sequence[Any]) -> Cell:
+        w, r, wb, rb = weights
+        return rnn_cell(w, r, wb, rb, functions, _limited(None))
+
+    names = [nonlinearity.capitalize()]
+    return _torch_layers("RNN", cell_of, 1, names, x, inputs, num_layers, bidirectional, reverse, batch_first)
 
 
 @op("RNN")

@@ -1,0 +1,94 @@
+"""Stacks of LSTM, GRU and simple recurrent layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import layers, ops
+
+from modelport.backends.keras.absorb import Owned
+from modelport.backends.keras.build_layers import Place, layer
+from modelport.backends.keras.ops.tensors import dtype
+
+STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
+
+
+def _kind(op_type: str, nonlinearity: str, linear_before_reset: int) -> tuple[Any, dict[str, Any]]:
+    if op_type == "LSTM":
+        return layers.LSTM, {}
+    if op_type == "GRU":
+        return layers.GRU, {"reset_after": bool(linear_before_reset)}
+    return layers.SimpleRNN, {"activation": nonlinearity}
+
+
+def _level(place: Place, level: int) -> Owned:
+    """The weights of one layer of the stack, by the names that they have in a layer of its own."""
+    mine = {
+        name: weight for name, weight in place.owned.weights.items() if f"_l{level}" in name.replace("_reverse", "")
+    }
+    mine = {name.replace(f"_l{level}", "_l0"): weight for name, weight in mine.items()}
+    owned = place.owned
+    name = owned.name if level == 0 else place.names.claim(f"{owned.name}.l{level}")
+    return Owned((*owned.key, level), name, mine, owned.trainable)
+
+
+def _layer(place: Place, level: int, x: Any, both: bool, reverse: bool, units: int, options: dict[str, Any]) -> Any:
+    key = (*place.owned.key, level)
+    if (found := place.known(key)) is not None:
+        return found
+    owned = _level(place, level)
+    kind, own = options["kind"]
+    use_bias = any(name.startswith("bias") for name in owned.weights)
+    settings = {"return_sequences": True, "return_state": True, "use_bias": use_bias, "dtype": dtype(x), **own}
+    name = place.name if level == 0 else owned.name
+    if both:
+        made = layers.Bidirectional(kind(units, name=kind.__name__.lower(), **settings), name=name, dtype=dtype(x))
+    else:
+        made = kind(units, go_backwards=reverse, name=name, **settings)
+    place.register(key, made, owned)
+    return made
+
+
+def _initial(place: Place, count: int, level: int, directions: int) -> list[Any] | None:
+    """The states that a layer starts from, direction by direction."""
+    given = [place.input(1 + i) for i in range(count)]
+    if all(state is None for state in given):
+        return None
+    shape_of = next(state for state in given if state is not None)
+    states = [ops.zeros_like(shape_of) if state is None else state for state in given]
+    return [state[level * directions + d] for d in range(directions) for state in states]
+
+
+def _recurrent(
+    place: Place,
+    x: Any,
+    *,
+    hidden_size: int,
+    num_layers: int = 1,
+    bidirectional: int = 0,
+    reverse: int = 0,
+    batch_first: int = 0,
+    dropout: float = 0.0,
+    nonlinearity: str = "tanh",
+    linear_before_reset: int = 1,
+) -> Any:
+    op_type = place.node.op_type
+    count, directions = STATES[op_type], 2 if bidirectional else 1
+    options = {"kind": _kind(op_type, nonlinearity, linear_before_reset)}
+    data = x if batch_first else ops.transpose(x, (1, 0, 2))
+    finals: list[Any] = []
+    for level in range(num_layers):
+        if level and dropout:
+            data = place.plain(layers.Dropout(dropout, name=place.names.fresh(f"{place.name}.dropout")))(data)
+        made = _layer(place, level, data, bool(bidirectional), bool(reverse), hidden_size, options)
+        initial = _initial(place, count, level, directions)
+        data, *states = made(data) if initial is None else made(data, initial_state=initial)
+        if reverse:
+            data = ops.flip(data, axis=1)
+        finals += states
+    output = data if batch_first else ops.transpose(data, (1, 0, 2))
+    return output, *(ops.stack(finals[i::count], axis=0) for i in range(count))
+
+
+for _name in STATES:
+    layer(_name, "modelport")(_recurrent)
