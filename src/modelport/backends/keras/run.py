@@ -205,9 +205,13 @@ def arguments(native: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any
 def flatten(native: Any, example: Any, signature: Signature) -> Arrays:
     """An example in the native call's nesting as arrays by input name; floats and ints have the signature's size.
 
+    A dict by input name is taken as it is.
+
     Raises:
         SignatureError: it is not nested as the signature says.
     """
+    if isinstance(example, Mapping) and set(example) == {spec.name for spec in signature.inputs}:
+        return {spec.name: _as(example[spec.name], spec.dtype) for spec in signature.inputs}
     trees = (tuple(signature.args or ()), dict(signature.kwargs))
     if isinstance(example, (tuple, list)) and is_functional(native):
         example = example[0] if isinstance(example, tuple) and len(example) == 1 else example
