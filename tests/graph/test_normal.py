@@ -166,6 +166,27 @@ def test_outputs_keep_their_names_where_identities_go():
     np.testing.assert_array_equal(evaluate(normal, x), [[0, 2], [0, 2], x])
 
 
+def test_what_changes_nothing_is_gone():
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[N, 3] x) => (float[N, 3] y) {
+            zero = Constant<value_ints = [0]>()
+            far = Constant<value_ints = [9223372036854775807]>()
+            back = Constant<value_ints = [-1]>()
+            low = Constant<value_ints = [-9223372036854775807]>()
+            shape = Shape(x)
+            a = Slice(x, zero, far, zero)
+            b = Reshape(a, shape)
+            c = Expand(b, shape)
+            d = Transpose<perm = [0, 1]>(c)
+            e = Cast<to = 1>(d)
+            f = Concat<axis = 0>(e)
+            g = Slice(f, back, low, zero, back)
+            y = Relu(g)
+        }"""
+    )
+    assert op_types(normalize(ir.from_proto(proto))) == ["Slice", "Relu"]
+
+
 def test_constants_in_subgraphs_are_lifted_and_the_branches_still_run():
     proto = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 11]> g (bool c, float[N] x) => (float[N] y) {

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import (
 )
 
 from modelport.graph.fold import fold_constants
-from modelport.graph.shapes import infer
+from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.upgrade import NORMAL_OPSET, upgrade
 from modelport.graph.weights import roles, set_roles
 
@@ -43,16 +43,16 @@ def normalize(model: ir.Model) -> ir.Model:
         _lift_constants(model)
         info = infer(model)
     fold_constants(model, info)
-    drop_identities(graph)
+    drop_identities(graph, info)
     drop_dead_nodes(model)
     info.write()
     return model
 
 
-def drop_identities(graph: ir.Graph) -> None:
-    """Remove the Identity nodes of a graph and its subgraphs; one that gives an output another's name stays."""
+def drop_identities(graph: ir.Graph, info: ShapeInfo) -> None:
+    """Remove what changes nothing from a graph and its subgraphs; what gives an output another's name stays."""
     for node in list(graph.all_nodes()):
-        if node.op_type != "Identity" or node.domain or node.inputs[0] is None:
+        if not node.inputs or node.inputs[0] is None or not _is_identity(node, info):
             continue
         source, result = node.inputs[0], node.outputs[0]
         if result.is_graph_output():
@@ -65,6 +65,31 @@ def drop_identities(graph: ir.Graph) -> None:
         result.replace_all_uses_with(source, replace_graph_outputs=True)
         assert node.graph is not None
         node.graph.remove(node, safe=True)
+
+
+def _is_identity(node: ir.Node, info: ShapeInfo) -> bool:
+    """Whether a node hands on its first input as it is."""
+    if node.domain or len(node.outputs) != 1 or node.inputs[0] is None:
+        return False
+    source, result = node.inputs[0], node.outputs[0]
+    dims = info.dims(source)
+    match node.op_type:
+        case "Identity":
+            return True
+        case "Cast":
+            return info.dtype(source) is not None and info.dtype(source) == info.dtype(result)
+        case "Concat":
+            return len(node.inputs) == 1
+        case "Transpose":
+            perm = node.attributes.get_ints("perm")
+            return perm is not None and list(perm) == sorted(perm)
+        case "Slice":
+            steps = info.elements(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+            forward = steps is not None and set(steps) == {1}
+            return forward and dims is not None and dims == info.dims(result)
+        case "Expand" | "Reshape":
+            return dims is not None and dims == info.dims(result)
+    return False
 
 
 def drop_dead_nodes(model: ir.Model) -> None:

@@ -57,6 +57,7 @@ def slice_size(dim: Size, start: Size, stop: Size, step: int) -> Size:
     """How many elements `[start:stop:step]` takes from an axis."""
     if isinstance(dim, int) and isinstance(start, int) and isinstance(stop, int):
         return len(range(*slice(start, stop, step).indices(dim)))
+    start, stop = (dim if isinstance(place, int) and place >= FAR else place for place in (start, stop))
     if step < 0:
         first = _from_end(dim, start) if is_at_least(start, 0) is False else minimum(start, dim - 1)
         far = isinstance(stop, int) and stop <= -FAR
