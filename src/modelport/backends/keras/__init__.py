@@ -86,10 +86,14 @@ class KerasBackend:
     modules = ("keras", "tensorflow")
     formats: tuple[FileFormat, ...] = (
         FileFormat("keras", (".keras",), _detect("keras"), _open("keras"), _write("keras"), unsafe=_unsafe("keras")),
-        FileFormat(
-            "weights.h5", (".weights.h5",), _detect("weights"), write=_write("weights"), read_weights=_read_weights
-        ),
         FileFormat("h5", (".h5", ".hdf5"), _detect("h5"), _open("h5"), _write("h5"), unsafe=_unsafe("h5")),
+        FileFormat(
+            "weights.h5",
+            (".weights.h5", ".h5"),
+            _detect("weights"),
+            write=_write("weights"),
+            read_weights=_read_weights,
+        ),
         FileFormat(
             "savedmodel",
             (),

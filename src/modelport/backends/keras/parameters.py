@@ -34,12 +34,15 @@ def assign(native: Any, arrays: Mapping[str, Any]) -> None:
     Raises:
         DataError: a name is missing or unknown, or a shape differs; all of them are named and nothing is changed.
     """
-    if arrays and any("/" in name for name in arrays):
+    if arrays and all(_DATASET.search(name) for name in arrays):
         _assign_file(native, arrays)
+        return
+    if arrays and all("/" in name for name in arrays):
+        _assign_paths(native, arrays)
         return
     table = weights(native)
     shapes = {name: weight.layout.portable for weight in table for name in weight.names}
-    source = match(shapes, {name: tuple(np.shape(array)) for name, array in arrays.items()})
+    source = match(shapes, _shapes(arrays))
     ready = []
     for weight in table:
         array = weight.to_native([np.asarray(arrays[source[name]]) for name in weight.names])
@@ -55,18 +58,31 @@ def match(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, 
         DataError: the two sides do not fit; the message names every difference.
     """
     pairs = {name: name for name in wanted} if set(wanted) == set(given) else _by_rank(wanted, given)
+    _refuse(_problems(pairs, wanted, given))
+    return pairs
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(np.shape(array)) for name, array in arrays.items()}
+
+
+def _problems(
+    pairs: Mapping[str, str], wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    taken = set(pairs.values())
     problems = [f"{name} is missing" for name in wanted if name not in pairs]
-    problems += [f"{name} is unknown" for name in given if name not in set(pairs.values())]
-    problems += [
+    problems += [f"{name} is unknown" for name in given if name not in taken]
+    return problems + [
         f"{name} has shape {given[other]}, the model takes {wanted[name]}"
         for name, other in pairs.items()
         if given[other] != wanted[name]
     ]
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
-        raise DataError(
-            "the parameters do not fit the model; nothing was changed:" + "".join(f"\n  {p}" for p in problems)
-        )
-    return pairs
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise DataError(f"the parameters do not fit the model; nothing was changed:{listed}")
 
 
 _NUMBER = re.compile(r"_(\d+)$")
@@ -97,19 +113,41 @@ def _numbers(name: str) -> tuple[int, ...]:
     return tuple(int(each[1]) if each else -1 for each in found)
 
 
+_DATASET = re.compile(r"(^|/)vars/\d+$")
+"""Where Keras 3 keeps a variable in a weights file."""
+
+
+def _assign_paths(native: Any, arrays: Mapping[str, Any]) -> None:
+    """Set the variables by their Keras paths, in their own layouts, as an older weights file has them."""
+    variables = {_path(variable.path, native.name): variable for variable in native.weights}
+    given = {_path(name, native.name): np.asarray(array) for name, array in arrays.items()}
+    pairs = match({name: tuple(v.shape) for name, v in variables.items()}, {n: a.shape for n, a in given.items()})
+    for name, other in pairs.items():
+        variables[name].assign(given[other])
+
+
+def _path(path: str, root: str) -> str:
+    """A variable's path with dots, without the name of the model, which differs between two of a kind."""
+    first, _, rest = path.partition("/")
+    same = _NUMBER.sub("", first) == _NUMBER.sub("", root)
+    return (rest if same and rest else path).replace("/", ".")
+
+
 def _assign_file(native: Any, arrays: Mapping[str, Any]) -> None:
-    """Set the weights from the datasets of a Keras weights file, through Keras' own reader."""
+    """Set the weights from the datasets of a Keras weights file, through Keras' own reader.
+
+    That reader skips what it does not find, so the file is held against the one that the model itself writes.
+    """
     import h5py
 
-    before = [variable.numpy() for variable in native.weights]
+    from modelport.backends.keras.files import read_weights
+
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.weights.h5"
-        with h5py.File(path, "w") as file:
+        own, given = Path(folder) / "own.weights.h5", Path(folder) / "given.weights.h5"
+        native.save_weights(own)
+        expected = {name: array.shape for name, array in read_weights(own).items()}
+        _refuse(_problems({name: name for name in expected if name in arrays}, expected, _shapes(arrays)))
+        with h5py.File(given, "w") as file:
             for name, array in arrays.items():
                 file[name] = array
-        try:
-            native.load_weights(path)
-        except (ValueError, KeyError) as error:
-            for variable, array in zip(native.weights, before, strict=True):
-                variable.assign(array)
-            raise DataError(f"the weights file does not fit the model; nothing was changed: {error}") from error
+        native.load_weights(given)
