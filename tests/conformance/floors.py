@@ -21,7 +21,12 @@ from modelport.testing.onnx_cases import Case, all_cases
 FLOORS = Path(__file__).parent / "floors"
 PAGES = Path(__file__).parents[2] / "docs" / "coverage"
 
-DOMAINS = {"": "ONNX", "ai.onnx.ml": "ONNX-ML", "ai.onnx.preview.training": "training (preview)"}
+DOMAINS = {
+    "": "ONNX",
+    "ai.onnx.ml": "ONNX-ML",
+    "ai.onnx.preview": "preview",
+    "ai.onnx.preview.training": "training (preview)",
+}
 
 
 def read_floor(backend: str) -> dict[str, str]:
