@@ -17,7 +17,6 @@ from modelport.backends.keras.lower.lowering import Frame, Lowering
 from modelport.backends.keras.lower.trace import Trace, record
 from modelport.backends.keras.run import by_name, dims
 from modelport.core.backend import Exported
-from modelport.core.errors import ModelPortError, UnsupportedModelError
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
 from modelport.graph.layout import cancel_transposes
@@ -39,12 +38,7 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
         UnsupportedModelError: TensorFlow cannot trace the model.
         UnsupportedOpError: an op has no portable form; the message names it and its layer.
     """
-    try:
-        traced = record(native, signature)
-    except ModelPortError:
-        raise
-    except Exception as error:  # whatever the model's own code raises
-        raise UnsupportedModelError(f"TensorFlow cannot trace {type(native).__name__}: {error}") from error
+    traced = record(native, signature)
     table = weights(native)
     by_handle = {id(weight.variable.handle): weight for weight in table}
     reserved = [name for weight in table for name in weight.names]

@@ -296,7 +296,7 @@ def unsafe_savedmodel(path: Path) -> str:
     """
     if find_spec("tensorflow") is None:
         raise MissingBackendError('a SavedModel needs tensorflow: pip install "modelport[keras]"')
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.framework import op_def_registry
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modelport.core.errors import SignatureError
+from modelport.core.errors import ModelPortError, SignatureError, UnsupportedModelError
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec, Tree, leaves, map_tree
 
 _SETTINGS = ("training", "mask", "kwargs", "args", "self")
@@ -30,6 +33,7 @@ def signature(native: Any, example: Any = None) -> Signature:
 
     Raises:
         SignatureError: the model does not know its shapes and there is no example.
+        UnsupportedModelError: the model cannot be called on the example; the message names the line.
     """
     if is_functional(native):
         return _of_functional(native)
@@ -306,7 +310,10 @@ def by_name(outputs: Any, signature: Signature) -> dict[str, Any]:
 def trace(native: Any, signature: Signature) -> Any:
     """The model as one TensorFlow graph in inference mode, a `ConcreteFunction` of the inputs in the signature's order.
 
-    Symbolic dimensions have no size in it. Whatever the model raises while it is traced passes through.
+    Symbolic dimensions have no size in it.
+
+    Raises:
+        UnsupportedModelError: the model's code fails while it is traced; the message names the line.
     """
     import tensorflow as tf
 
@@ -323,17 +330,39 @@ def trace(native: Any, signature: Signature) -> Any:
     function = tf.function(
         lambda *tensors: call(native, dict(zip(names, tensors, strict=True)), signature), autograph=False
     )
-    if is_keras(native) and not is_functional(native):
-        _build(native, signature)
-    return function.get_concrete_function(*specs)
+    try:
+        if is_keras(native):
+            build(native, signature)
+        return function.get_concrete_function(*specs)
+    except ModelPortError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        told = re.sub(r"\x1b\[\d+m", "", str(error))
+        raise UnsupportedModelError(
+            f"{type(native).__name__} cannot be traced by TensorFlow{_place(error)}: {told}"
+        ) from error
 
 
-def _build(native: Any, signature: Signature) -> None:
-    """Make the variables that a model makes on its first call; a graph must not make any."""
+def _place(error: Exception) -> str:
+    """The last line of the user's own code that an error came through."""
+    import keras
     import tensorflow as tf
 
-    zeros = signature.draw({})
-    call(native, {name: tf.zeros_like(array) for name, array in zeros.items()}, signature)
+    import modelport
+
+    frameworks = tuple(str(Path(module.__file__ or "").parent) for module in (keras, tf, modelport))
+    own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(frameworks)]
+    return f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
+
+
+def build(native: Any, signature: Signature) -> None:
+    """Make the variables, and perhaps layers, that a Keras model makes on its first call: a graph must not make any."""
+    import tensorflow as tf
+
+    if native.built and all(layer.built for layer in native._flatten_layers()):
+        return
+    zeros = {name: tf.zeros_like(array) for name, array in signature.draw({}).items()}
+    call(native, zeros, signature)
 
 
 def _served(native: Any, signature: Signature | None = None) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelport.backends.keras.lower.table import LayerRow, row_of
-from modelport.backends.keras.run import is_keras, trace
+from modelport.backends.keras.run import build, is_keras, trace
 from modelport.core.report import Note
 from modelport.core.signature import Signature, leaves, map_tree
 
@@ -66,9 +66,7 @@ def record(native: Any, signature: Signature) -> Trace:
     if not is_keras(native):
         found.function = trace(native, signature)
         return found
-    # The first call of a subclassed model makes its layers' variables, and perhaps its layers.
-    if not native.built:
-        trace(native, signature)
+    build(native, signature)
     with _watched(native, found):
         found.function = trace(native, signature)
     return found

@@ -1,0 +1,309 @@
+"""Whole models through the portable graph: what is kept, what is told, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from modelport.backends.keras import BACKEND
+from modelport.core.errors import SignatureError, UnsupportedModelError, UnsupportedOpError
+from modelport.graph.layout import count_transposes
+from modelport.graph.signature import read_signature
+from modelport.graph.weights import roles
+from tests.backends.keras.parity import error, exported, operators
+from tests.nets import in_keras
+
+
+@pytest.mark.parametrize("kind", in_keras.NETS)
+def test_each_kind_of_net_computes_the_same_in_onnx_runtime(kind: str) -> None:
+    assert error(in_keras.net(kind), in_keras.example(kind)) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", in_keras.NETS)
+def test_every_weight_is_in_the_graph_under_its_portable_name(kind: str) -> None:
+    model = in_keras.net(kind)
+    graph = exported(model, in_keras.example(kind))[0].graph
+    expected = BACKEND.parameters(model)
+    assert set(roles(graph)) == set(expected)
+    for name, array in expected.items():
+        held = graph.graph.initializers[name].const_value
+        assert held is not None
+        np.testing.assert_array_equal(held.numpy(), array)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("cnn", 2), ("residual", 1), ("dict", 0), ("mlp", 0), ("embedding", 0)])
+def test_transposes_remain_at_the_edges_only(kind: str, most: int) -> None:
+    graph = exported(in_keras.net(kind), in_keras.example(kind))[0].graph
+    assert count_transposes(graph.graph) <= most
+
+
+def test_dropout_and_batch_normalisation_stay() -> None:
+    found = operators(in_keras.net("cnn"))
+    assert (found["Dropout"], found["BatchNormalization"]) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", in_keras.NETS)
+def test_the_graph_keeps_the_signature(kind: str) -> None:
+    result, signature, _ = exported(in_keras.net(kind), in_keras.example(kind))
+    assert read_signature(result.graph) == signature
+
+
+def test_export_leaves_the_model_as_it_was() -> None:
+    model = in_keras.net("cnn")
+    model.layers[1].trainable = False
+    before = ([v.numpy() for v in model.variables], [v.trainable for v in model.variables])
+    attributes = [dict(vars(layer)) for layer in model._flatten_layers()]
+    exported(model)
+    for layer, kept in zip(model._flatten_layers(), attributes, strict=True):
+        assert set(vars(layer)) == set(kept)
+        assert vars(layer).get("activation") is kept.get("activation")
+    for variable, array in zip(model.variables, before[0], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), array)
+    assert [v.trainable for v in model.variables] == before[1]
+
+
+class Net(keras.Model):
+    """A model as it is subclassed: weights of its own, a list of layers, nested outputs, an optional input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = layers.Embedding(20, 8)
+        self.mix = self.add_weight(shape=(8, 8), name="mix")
+        self.blocks = [layers.Dense(8, activation="gelu") for _ in range(2)]
+        self.norm = layers.BatchNormalization()
+        self.head = layers.Dense(3)
+
+    def call(self, ids: Any, scale: Any = None, training: bool | None = None) -> Any:
+        x = self.embedding(ids) @ self.mix
+        for block in self.blocks:
+            x = block(x) + x
+        x = self.norm(x, training=training)
+        if scale is not None:
+            x = x * scale[:, None, None]
+        return {"logits": self.head(ops.mean(x, axis=1)), "pooled": (ops.max(x, axis=1), x)}
+
+
+IDS = np.arange(10, dtype="int32").reshape(2, 5)
+SCALE = np.asarray([0.5, 2.0], "float32")
+
+
+@pytest.mark.parametrize("example", [IDS, (IDS, SCALE), {"ids": IDS, "scale": SCALE}], ids=["one", "two", "named"])
+def test_a_subclassed_model_is_exported_from_an_example(example: Any) -> None:
+    net = Net()
+    assert error(net, example) <= 1e-5
+    signature = BACKEND.signature(net, example)
+    assert [spec.name for spec in signature.outputs] == ["logits", "pooled_0", "pooled_1"]
+    assert signature.returns == {"logits": "logits", "pooled": ("pooled_0", "pooled_1")}
+    assert "mix" in BACKEND.parameters(net)
+
+
+def test_a_model_that_does_not_know_its_shapes_asks_for_an_example() -> None:
+    with pytest.raises(SignatureError, match="example="):
+        BACKEND.signature(keras.Sequential([layers.Dense(3)]))
+
+
+def test_an_uncalled_sequential_is_built_by_its_example() -> None:
+    assert error(keras.Sequential([layers.Dense(4), layers.Dense(2)]), np.ones((2, 3), "float32")) == 0.0
+
+
+def test_nested_and_shared_layers_have_their_weights_once() -> None:
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6, activation="relu", name="d")], name="inner")
+    x = keras.Input((6,))
+    model = keras.Model(x, inner(inner(x)))
+    graph = exported(model)[0].graph
+    assert set(roles(graph)) == {"inner.d.weight", "inner.d.bias"}
+    assert error(model) <= 1e-5
+
+
+def test_dimensions_without_a_size_stay_open() -> None:
+    x = keras.Input((None, None, 3), name="x")
+    h = layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    h = layers.Conv2DTranspose(4, 3, strides=2, padding="same")(layers.MaxPooling2D(2, padding="same")(h))
+    model = keras.Model(x, layers.GlobalAveragePooling2D()(layers.UpSampling2D(2)(h)))
+    result, signature, _ = exported(model)
+    assert signature.inputs[0].shape == ("batch", "x_dim1", "x_dim2", 3)
+    session_inputs = signature.draw({"batch": 2, "x_dim1": 9, "x_dim2": 12})
+    assert result.graph.graph.inputs[0].name == "x"
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(ir.serde.serialize_model(result.graph).SerializeToString())
+    expected = BACKEND.run(model, session_inputs, signature)["output"]
+    np.testing.assert_allclose(session.run(None, session_inputs)[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_over_a_sequence_of_any_length_needs_no_shape_chain() -> None:
+    x = keras.Input((None, 6), name="x")
+    h = layers.MultiHeadAttention(2, 4)(x, x)
+    assert "Shape" not in operators(keras.Model(x, h))
+    assert error(keras.Model(x, h)) <= 1e-5
+
+
+def test_keras_ops_between_layers_are_lowered() -> None:
+    x = keras.Input((4, 6), name="x")
+    y = ops.concatenate([x[:, ::-1, 1:3], ops.flip(x, axis=1)[:, :, -2:]], axis=-1)
+    y = ops.einsum("bij,bkj->bik", ops.softmax(ops.transpose(y, (0, 2, 1)), axis=1), ops.transpose(y, (0, 2, 1)))
+    y = ops.reshape(y, (-1, 16))
+    outputs = [
+        y * ops.one_hot(ops.argmax(y, axis=-1), 16),
+        ops.where(y > 0.1, y, -y),
+        ops.top_k(y, 3)[0],
+        ops.cumsum(y, axis=1),
+        ops.logsumexp(y, axis=1),
+        ops.sort(y, axis=1),
+        ops.norm(y, axis=-1),
+        ops.std(y, axis=0),
+        ops.floor_divide(ops.cast(y * 10, "int32"), 3),
+        ops.mod(ops.cast(y * 10, "int32"), 3),
+        ops.arctan2(y, ops.flip(y, axis=1)),
+        ops.roll(x, 2, axis=1),
+        ops.tril(ops.matmul(ops.transpose(x, (0, 2, 1)), x)),
+        ops.pad(x, ((0, 0), (1, 2), (0, 1)), mode="reflect"),
+        ops.pad(x, ((0, 0), (1, 2), (0, 1)), mode="symmetric"),
+        ops.take(x, [2, 0], axis=1),
+        ops.take_along_axis(x, np.zeros((1, 1, 6), "int32"), axis=1),
+        ops.split(x, [1, 4], axis=2)[1],
+        ops.stack([x, x], axis=1),
+        ops.any(x > 1, axis=-1),
+        ops.all(x > 1, axis=(1, 2)),
+        ops.repeat(x, 2, axis=1),
+        ops.tile(x, (1, 2, 1)),
+        ops.log1p(ops.abs(x)) + ops.expm1(x) + ops.erf(x) + ops.rsqrt(ops.abs(x) + 1.0),
+        ops.clip(x, -0.5, 0.5) + ops.sign(x) * ops.square(x),
+        ops.moments(x, axes=(1,))[1],
+        ops.cast(ops.isfinite(x), "float32"),
+        ops.full_like(x, 3.0) + ops.zeros_like(x) + ops.ones_like(x),
+    ]
+    assert error(keras.Model(x, outputs)) <= 1e-5
+
+
+def test_a_mask_reaches_pooling_and_attention() -> None:
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    h = layers.Embedding(10, 4, mask_zero=True)(ids)
+    example = np.asarray([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0]], "int32")
+    pooled = layers.GlobalAveragePooling1D()(h)
+    attended = layers.MultiHeadAttention(2, 4)(h, h)
+    assert error(keras.Model(ids, [pooled, attended]), example) <= 1e-5
+
+
+def test_a_masked_lstm_is_written_out_and_told() -> None:
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    h = layers.LSTM(4, name="rnn")(layers.Embedding(10, 4, mask_zero=True)(ids))
+    model, example = keras.Model(ids, h), np.asarray([[1, 2, 0, 0, 0], [0, 0, 5, 6, 0]], "int32")
+    assert error(model, example) <= 1e-5
+    notes = exported(model, example)[0].notes
+    assert [(note.kind, note.where) for note in notes] == [("fallback", "rnn")]
+    assert model.layers[-1].unroll is False
+
+
+def test_a_masked_lstm_of_unknown_length_is_refused_with_its_name() -> None:
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    h = layers.LSTM(4, name="rnn")(layers.Embedding(10, 4, mask_zero=True)(ids))
+    with pytest.raises(UnsupportedOpError, match=r"'rnn'.*mask"):
+        exported(keras.Model(ids, h))
+
+
+def test_what_training_loses_is_told() -> None:
+    x = keras.Input((6,), name="x")
+    y = layers.GaussianNoise(0.1, name="noise")(layers.AlphaDropout(0.1, name="alpha")(x))
+    notes = exported(keras.Model(x, y))[0].notes
+    assert {(note.kind, note.where) for note in notes} == {("dropped", "noise"), ("changed", "alpha")}
+
+
+def test_a_random_op_is_refused_with_its_layer() -> None:
+    class Noisy(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x + tf.random.normal((6,))
+
+    x = keras.Input((6,), name="x")
+    with pytest.raises(UnsupportedOpError, match=r"RandomStandardNormal.*'noisy'") as caught:
+        exported(keras.Model(x, Noisy(name="noisy")(x)))
+    assert caught.value.op_type == "RandomStandardNormal"
+
+
+def test_a_model_whose_code_fails_is_told_so() -> None:
+    class Broken(keras.Model):
+        def call(self, x: Any) -> Any:
+            if tf.executing_eagerly():
+                return x
+            raise RuntimeError("not in a graph")
+
+    x = np.ones((2, 3), "float32")
+    with pytest.raises(UnsupportedModelError, match=r"test_export.py.*\n*.*not in a graph"):
+        exported(Broken(), x)
+
+
+def test_lora_and_quantised_layers_are_lowered_op_by_op() -> None:
+    x = keras.Input((6,), name="x")
+    dense = layers.Dense(4, name="dense")
+    model = keras.Model(x, dense(x))
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones((2, 4)))
+    assert error(model) <= 1e-5
+    assert roles(exported(model)[0].graph)["dense.weight"] == "frozen"
+
+
+def test_a_function_inside_the_model_is_lowered_in_place() -> None:
+    function = tf.function(lambda t, w: tf.nn.relu(t) @ w)
+
+    class Custom(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.matrix = self.add_weight(shape=(6, 4), name="matrix")
+
+        def call(self, t: Any) -> Any:
+            return function(t, self.matrix.value)
+
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, Custom(name="custom")(x))
+    assert operators(model) == {"Relu": 1, "MatMul": 1}
+    assert set(roles(exported(model)[0].graph)) == {"custom.matrix"}
+
+
+class Affine(tf.Module):
+    """A module as it is written in plain TensorFlow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.arange(12, dtype="float32").reshape(3, 4) / 10, name="w")
+        self.shift = tf.Variable(0.5, trainable=False, name="shift")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), name="x")])
+    def __call__(self, x: Any) -> Any:
+        return tf.nn.gelu(tf.matmul(x, self.w) + self.shift)
+
+
+def test_a_plain_module_is_a_source() -> None:
+    module = Affine()
+    assert error(module) <= 1e-5
+    assert operators(module) == {"MatMul": 1, "Add": 1, "Gelu": 1}
+    assert roles(exported(module)[0].graph) == {"w": "parameter", "shift": "buffer"}
+
+
+def test_a_savedmodel_is_a_source(tmp_path: Any) -> None:
+    tf.saved_model.save(Affine(), str(tmp_path / "affine"))
+    restored = tf.saved_model.load(str(tmp_path / "affine"))
+    assert error(restored) <= 1e-5
+    assert set(BACKEND.parameters(restored)) == {"w", "shift"}
+
+
+def test_an_exported_keras_model_is_a_source_and_keeps_its_dilation(tmp_path: Any) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.DepthwiseConv2D(3, padding="same", dilation_rate=2),
+            layers.BatchNormalization(),
+            layers.Conv2D(4, 3, dilation_rate=2, activation="gelu"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model.export(str(tmp_path / "net"), verbose=False)
+    restored = tf.saved_model.load(str(tmp_path / "net"))
+    assert error(restored) <= 1e-5
+    found = operators(restored)
+    assert (found["Conv"], found["Gelu"]) == (2, 1)
+    assert len(BACKEND.parameters(restored)) == len(BACKEND.parameters(model))
