@@ -59,7 +59,8 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
     dtype = torch_dtype(ir.DataType.from_numpy(array.dtype))
     if not array.flags.writeable or not array.flags.c_contiguous or array.dtype.byteorder == ">":
         array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
-    if array.dtype.kind != "V" and array.dtype.isbuiltin:
+    if array.dtype.type.__module__ == "numpy":
         return torch.from_numpy(array)
+    # A dtype of ml_dtypes: the bits are the same, only NumPy's name for them is foreign to torch.
     carrier = {1: np.uint8, 2: np.int16}[array.dtype.itemsize]
     return torch.from_numpy(array.view(carrier)).view(dtype)

@@ -316,11 +316,3 @@ def dropout(
     operands.weights.add(path, nn.Dropout(_short(ratio)))
     y = operands.call(path, x)
     return (y, torch.ones_like(x, dtype=torch.bool)) if masked else y
-
-
-def _recurrent_keys(node: ir.Node, num_layers: int, directions: int, first: int) -> dict[str, ir.Value | None]:
-    """The weight inputs of a recurrent node by torch's names, in order."""
-    suffixes = [f"_l{k}{reverse}" for k in range(num_layers) for reverse in ("", "_reverse")[:directions]]
-    names = [f"{leaf}{suffix}" for suffix in suffixes for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    values = [*node.inputs[first:], *[None] * len(names)]
-    return dict(zip(names, values, strict=False))

@@ -19,6 +19,7 @@ from modelport.backends.torch.ops import (
     shape,
     signal,
     sizes,
+    unrolled,
 )
 from modelport.backends.torch.registry import OPS, SIZE_OPS, CannotBuild, support
 
@@ -45,4 +46,5 @@ __all__ = [
     "signal",
     "sizes",
     "support",
+    "unrolled",
 ]

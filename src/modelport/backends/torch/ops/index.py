@@ -179,7 +179,7 @@ def non_max_suppression(
     if boxes.dims[1] is None or scores.dims[0] is None or scores.dims[1] is None:
         raise CannotBuild("its number of boxes and classes is not known; make it static")
     overlap = _intersection_over_union(boxes, center_point_box) > iou_threshold
-    order = torch.argsort(scores, -1, descending=True, stable=True)
+    order = torch.argsort(scores, dim=-1, descending=True, stable=True)
     kept = torch.ones_like(scores, dtype=torch.bool) if score_threshold is None else scores > score_threshold
     count = boxes.dims[1]
     kept = torch.gather(kept, -1, order)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
-from modelport.backends.torch.registry import op
+from modelport.backends.torch.registry import CannotBuild, op
 from modelport.backends.torch.traced import Sizes, Tensor
 
 Reduction = Callable[[Any, list[int], bool], Any]
@@ -29,16 +30,19 @@ def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _s
     """
 
     @op(name)
-    def apply(x: Tensor, axes: Sizes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
+    def apply(
+        x: Tensor, axes: Sizes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, node: ir.Node
+    ) -> Any:
         if not axes and noop_with_empty_axes:
             return function(before(x).unsqueeze(0), [0], False)
         chosen = [axis % x.rank for axis in axes] if axes and _plain(axes) else axes or list(range(x.rank))
         if not chosen:
             return function(before(x).unsqueeze(0), [0], False)
-        if empty is not None and _plain(chosen) and any(x.dims[axis] == 0 for axis in chosen):
-            value = empty(x.element)
-            sizes = [1 if a in chosen else x.size_of(a) for a in range(x.rank) if keepdims or a not in chosen]
-            return x.new_full(sizes, value)
+        if empty is not None and 0 in x.dims:
+            shape = node.outputs[0].shape
+            if shape is None or not shape.is_static():
+                raise CannotBuild("it reduces an empty axis and the shape of its output is not known")
+            return x.new_full(tuple(int(dim) for dim in shape), empty(x.element))  # type: ignore[call-overload]
         y = function(before(x), chosen, bool(keepdims))
         return y if x.element.is_floating_point or x.element.is_complex else y.to(x.element)
 

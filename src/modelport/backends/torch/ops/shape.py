@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import fx
 
 from modelport.backends.torch.dtypes import torch_dtype
+from modelport.backends.torch.operands import Operands
 from modelport.backends.torch.registry import CannotBuild, op
-from modelport.backends.torch.traced import Scalar, Size, Sizes, Tensor
+from modelport.backends.torch.traced import Scalar, Size, Sizes, Tensor, Weight
 
 
 @op("Identity")
@@ -123,21 +124,43 @@ _TO_THE_END = 2**31 - 1
 
 
 @op("Slice")
-def slice_(x: Tensor, starts: Sizes, ends: Sizes, axes: Sizes = None, steps: Sizes = None) -> Any:
-    steps = steps if steps is not None else [1] * len(starts)
-    axes = axes if axes is not None else list(range(len(starts)))
-    for axis in axes:
-        if not isinstance(axis, int):
-            raise CannotBuild("its axes are computed by the model; make them constant")
+def slice_(
+    x: Tensor, starts: Weight, ends: Weight, axes: Weight = None, steps: Weight = None, *, operands: Operands
+) -> Any:
+    if any(isinstance(operand, Tensor) for operand in (axes, steps)):
+        return _slice_read(x, *(None if o is None else operands.tensor(o) for o in (starts, ends, axes, steps)))  # type: ignore[arg-type]
+    begins, stops = operands.sizes(starts), operands.sizes(ends)
+    strides = [1] * len(begins) if steps is None else operands.sizes(steps)
+    places = [axis % x.rank for axis in (range(len(begins)) if axes is None else operands.sizes(axes))]
     index: list[slice] = [slice(None)] * x.rank
-    flipped = [axis % x.rank for axis, step in zip(axes, steps, strict=True) if isinstance(step, int) and step < 0]
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        axis %= x.rank
+    flipped = [axis for axis, step in zip(places, strides, strict=True) if step < 0]
+    for axis, start, end, step in zip(places, begins, stops, strides, strict=True):
         index[axis] = _mirrored(x, axis, start, end, step) if axis in flipped else _forward(start, end, step)
     y: Any = torch.flip(x, flipped) if flipped else x
     while index and index[-1] == slice(None):
         index.pop()
     return y[tuple(index)] if index else y
+
+
+def _slice_read(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None, steps: Tensor | None) -> Any:
+    """A slice whose axes or steps are read when the module runs."""
+    sizes = torch.stack([x.new_full((), x.size_of(axis), dtype=torch.int64) for axis in range(x.rank)])
+    places = torch.arange(starts.size(0), device=x.device)
+    places = places if axes is None else torch.remainder(axes.to(torch.int64), x.rank)
+    step = torch.ones_like(sizes)
+    step = step if steps is None else torch.scatter(step, 0, places, steps.to(torch.int64))
+    begin = torch.scatter(torch.zeros_like(sizes), 0, places, starts.to(torch.int64))
+    stop = torch.scatter(sizes, 0, places, ends.to(torch.int64))
+    begin, stop = (torch.where(bound < 0, bound + sizes, bound) for bound in (begin, stop))
+    # Forwards the bounds are in [0, size], backwards in [-1, size - 1]; a slice is never longer than nothing.
+    back = (step < 0).to(torch.int64)
+    begin, stop = (torch.minimum(torch.maximum(bound, -back), sizes - back) for bound in (begin, stop))
+    stop = torch.where(step < 0, torch.minimum(begin, stop), torch.maximum(begin, stop))
+    bounds = [bound.tolist() for bound in (begin, stop, step)]
+    y: Any = x
+    for axis in range(x.rank):
+        y = torch.index_select(y, axis, torch.arange(*(bound[axis] for bound in bounds), device=x.device))
+    return y
 
 
 def _forward(start: Any, end: Any, step: Any) -> slice:
@@ -162,22 +185,33 @@ def _mirrored(x: Tensor, axis: int, start: Any, end: Any, step: int) -> slice:
 
 @op("Pad")
 def pad(
-    x: Tensor, pads: Sizes, value: Scalar = None, axes: Sizes = None, *, mode: str = "constant", node: ir.Node
+    x: Tensor, pads: Weight, value: Scalar = None, axes: Weight = None, *, mode: str = "constant", operands: Operands
 ) -> Any:
-    axes = [axis % x.rank for axis in axes] if axes is not None else list(range(x.rank))
-    count = len(axes)
+    if isinstance(axes, Tensor):
+        amounts, places = _pads_read(x, operands.tensor(pads), axes), list(range(x.rank))
+    else:
+        amounts = operands.sizes(pads)
+        places = [axis % x.rank for axis in (range(x.rank) if axes is None else operands.sizes(axes))]
     begin, end = [0] * x.rank, [0] * x.rank
-    for position, axis in enumerate(axes):
-        begin[axis], end[axis] = pads[position], pads[position + count]
+    for position, axis in enumerate(places):
+        begin[axis], end[axis] = amounts[position], amounts[position + len(places)]
     if mode == "constant":
         return _pad_constant(x, begin, end, value)
-    for axis in axes:
+    for axis in places:
         x = _pad_axis(x, axis, begin[axis], end[axis], mode)
     return x
 
 
+def _pads_read(x: Tensor, pads: Tensor, axes: Tensor) -> list[Any]:
+    """The padding of every axis, where the axes are read when the module runs."""
+    places = torch.remainder(axes.to(torch.int64), x.rank)
+    both = torch.cat([places, places + x.rank])
+    values = torch.scatter(pads.new_zeros((2 * x.rank,)), 0, both, pads).tolist()
+    return [values[index] for index in range(2 * x.rank)]
+
+
 def _pad_constant(x: Tensor, begin: list[Any], end: list[Any], value: Any) -> Any:
-    first = next((a for a in range(x.rank) if begin[a] is not 0 or end[a] is not 0), x.rank)  # noqa: F632
+    first = next((a for a in range(x.rank) if not (_is_zero(begin[a]) and _is_zero(end[a]))), x.rank)
     pairs = [size for axis in reversed(range(first, x.rank)) for size in (begin[axis], end[axis])]
     if not pairs:
         return x
@@ -187,9 +221,13 @@ def _pad_constant(x: Tensor, begin: list[Any], end: list[Any], value: Any) -> An
     return F.pad(x, pairs, value=fill)
 
 
+def _is_zero(size: Any) -> bool:
+    return isinstance(size, int) and size == 0
+
+
 def _pad_axis(x: Any, axis: int, begin: Any, end: Any, mode: str) -> Any:
     """One axis by an index, which does for any rank, any dtype and any amount what torch's own modes do for some."""
-    if isinstance(begin, int) and isinstance(end, int) and begin == 0 and end == 0:
+    if _is_zero(begin) and _is_zero(end):
         return x
     size = x.size(axis)
     position = torch.arange(-begin if isinstance(begin, int) else begin * -1, size + end, device=x.device)
