@@ -1,0 +1,83 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import modelport as mp
+from modelport.cli import main
+from tests.nets import in_torch
+
+pytestmark = pytest.mark.xdist_group("journeys")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "net.mport"
+    mp.save(in_torch.net("cnn"), path, example=in_torch.example("cnn"))
+    return path
+
+
+def _answer(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_transfer_writes_the_other_framework_s_file(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = bundle.with_suffix(".keras")
+    assert main(["transfer", str(bundle), str(written), "--json"]) == 0
+    report = _answer(capsys)
+    assert report["target"] == "keras"
+    assert report["parity"]["ok"]
+    assert mp.compare(bundle, written, gradients=False).ok
+
+
+def test_check_says_how_every_operator_would_be_built(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(bundle), "--to", "torch", "--json"]) == 0
+    report = _answer(capsys)
+    assert report["ok"]
+    assert {row["op_type"] for row in report["rows"]} >= {"Conv", "BatchNormalization", "Dropout"}
+
+
+def test_compare_says_no_with_its_exit_status(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = in_torch.net("cnn")
+    other.fc.bias.data += 1
+    mp.save(other, tmp_path / "other.onnx", example=in_torch.example("cnn"))
+    assert main(["compare", str(bundle), str(bundle), "--json"]) == 0
+    assert _answer(capsys)["ok"]
+    assert main(["compare", str(bundle), str(tmp_path / "other.onnx"), "--json"]) == 1
+    assert not _answer(capsys)["ok"]
+
+
+def test_compare_takes_an_example_from_a_file(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.asarray(in_torch.example("cnn", 3)))
+    assert main(["compare", str(bundle), str(bundle), "--example", str(tmp_path / "x.npy"), "--json"]) == 0
+    assert {row["batch"] for row in _answer(capsys)["rows"]} == {3}
+
+
+def test_inspect_tells_what_a_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    report = _answer(capsys)
+    assert report["format"] == "bundle"
+    assert report["safe"]
+    assert report["signature"].startswith("(image: float32(batch, 3, 16, 16))")
+    assert report["parameters"]["fc.weight"] == "float32(10, 256)"
+    assert report["versions"]
+    assert report["history"]
+
+
+def test_inspect_says_that_a_pickle_is_not_safe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import joblib
+
+    joblib.dump(print, tmp_path / "model.joblib")
+    assert main(["inspect", str(tmp_path / "model.joblib"), "--json"]) == 1
+    assert "print" in _answer(capsys)["unsafe"]
+
+
+def test_a_refusal_is_one_message_and_status_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.xyz").write_bytes(b"?")
+    assert main(["inspect", str(tmp_path / "model.xyz")]) == 2
+    assert capsys.readouterr().err.startswith("FormatError: ")
