@@ -10,6 +10,8 @@ from modelport.testing.onnx_cases import all_cases
 from modelport.testing.plugin import outcomes
 from tests.conformance.floors import losses, read_floor, write_floor, write_page
 
+pytest.register_assert_rewrite("modelport.testing.test_backend_contract")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what passed to the floors and the coverage pages")

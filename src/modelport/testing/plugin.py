@@ -22,7 +22,7 @@ SHARDS = 2
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
     # The plugin is loaded wherever modelport is installed; other projects may have a `--backend` of their own.
-    if any(arg.startswith("modelport.testing") for arg in args):
+    if any(arg == "modelport.testing" or arg.startswith("modelport.testing.test_") for arg in args):
         add_options(parser)
 
 
