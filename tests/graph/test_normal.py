@@ -187,6 +187,38 @@ def test_what_changes_nothing_is_gone():
     assert op_types(normalize(ir.from_proto(proto))) == ["Slice", "Relu"]
 
 
+def test_what_says_only_a_dtype_a_shape_or_a_zero_is_simplified():
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[batch, 3, 8, 8] x) => (float[batch, 256] y)
+        <float[4, 3, 1, 1] w, float zero = {0}, int64[1] four = {4}> {
+            like = CastLike(zero, w)
+            bias = Expand(like, four)
+            c = Conv(x, w, bias)
+            s = Shape<start = 0, end = 1>(x)
+            rest = Constant<value_ints = [256]>()
+            target = Concat<axis = 0>(s, rest)
+            y = Reshape<allowzero = 1>(c, target)
+        }"""
+    )
+    values = onnx.numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")
+    proto.graph.initializer.append(values)
+
+    normal = normalize(ir.from_proto(proto))
+
+    assert op_types(normal) == ["Conv", "Reshape"]
+    assert [value.name for value in normal.graph[0].inputs] == ["x", "w"]
+    assert normal.graph[1].inputs[1].const_value.numpy().tolist() == [0, 256]
+    assert "allowzero" not in normal.graph[1].attributes
+
+
+def test_a_bias_of_zeros_that_is_trained_stays():
+    tape = ir.tape.Tape()
+    x = tensor("x", ["batch", 3, 8, 8])
+    w, b = weight(tape, "w", np.ones((4, 3, 1, 1), np.float32)), weight(tape, "b", np.zeros(4, np.float32))
+
+    assert len(normalize(model_of(tape, [x], [tape.op("Conv", [x, w, b])])).graph[0].inputs) == 3
+
+
 def test_constants_in_subgraphs_are_lifted_and_the_branches_still_run():
     proto = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 11]> g (bool c, float[N] x) => (float[N] y) {

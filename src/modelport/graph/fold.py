@@ -10,8 +10,9 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from modelport.graph.expr import Size, is_known
-from modelport.graph.shape_info import INTEGERS, Dims, ShapeInfo
+from modelport.graph.expr import is_known
+from modelport.graph.shape_info import INTEGERS, ShapeInfo
+from modelport.graph.simplify import simplify
 from modelport.graph.weights import roles
 
 MAX_FOLDED_BYTES = 1 << 20
@@ -24,6 +25,8 @@ _KEPT = frozenset({"Bernoulli", "Constant", "Dropout", "Multinomial"})
 def fold_constants(model: ir.Model, info: ShapeInfo) -> int:
     """Replace values that follow from constants, or from the shapes that are known, by initializers, in place.
 
+    Nodes that stay are simplified on the way (`simplify`).
+
     Args:
         model: the graph, at an opset that onnx's reference evaluator knows, names unique across its subgraphs.
         info: the shapes of its values; the new initializers are added to it.
@@ -35,7 +38,7 @@ def fold_constants(model: ir.Model, info: ShapeInfo) -> int:
     graph, opsets = model.graph, model.graph.opset_imports
     count = 0
     for node in list(graph.all_nodes()):
-        _fix_target(node, graph, info)
+        simplify(node, graph, info, weights)
         if any(value.is_graph_output() for value in node.outputs) or not _is_foldable(node):
             continue
         arrays = _known(node, info)
@@ -45,48 +48,6 @@ def fold_constants(model: ir.Model, info: ShapeInfo) -> int:
             _replace(node, arrays, graph, info)
             count += 1
     return count
-
-
-def _fix_target(node: ir.Node, graph: ir.Graph, info: ShapeInfo) -> None:
-    """Make the target of a Reshape or Expand a constant where shapes tell enough of it."""
-    if node.domain or node.op_type not in _TARGETS or node.inputs[0] is None or node.inputs[1] is None:
-        return
-    value = node.inputs[1]
-    data, target = info.dims(node.inputs[0]), info.elements(value)
-    if data is None or target is None or value.const_value is not None or node.attributes.get_int("allowzero", 0):
-        return
-    found = _TARGETS[node.op_type](data, target)
-    if found is not None:
-        name = f"{node.outputs[0].name}/target"
-        constant = ir.Value(name=name, const_value=ir.tensor(np.array(found, np.int64), name=name))
-        constant.type, constant.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(found)])
-        info.adopt(constant, value)
-        node.replace_input_with(1, constant)
-        graph.register_initializer(constant)
-
-
-def _reshape_target(data: Dims, target: Dims) -> list[int] | None:
-    """0 where a size is the data's on that axis, -1 for one more that only the run will tell."""
-    if 0 in target:
-        return None
-    open_axes = [i for i, size in enumerate(target) if not isinstance(size, int) and size != _at(data, i)]
-    if len(open_axes) + target.count(-1) > 1:
-        return None
-    return [size if isinstance(size, int) else -1 if axis in open_axes else 0 for axis, size in enumerate(target)]
-
-
-def _expand_target(data: Dims, target: Dims) -> list[int] | None:
-    """1 where a size is the data's on that axis already."""
-    shift = len(target) - len(data)
-    sizes = [1 if size == _at(data, axis - shift) else size for axis, size in enumerate(target)]
-    return [size for size in sizes if isinstance(size, int)] if is_known(sizes) else None
-
-
-def _at(data: Dims, axis: int) -> Size | None:
-    return data[axis] if 0 <= axis < len(data) else None
-
-
-_TARGETS = {"Reshape": _reshape_target, "Expand": _expand_target}
 
 
 def _is_foldable(node: ir.Node) -> bool:

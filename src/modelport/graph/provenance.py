@@ -101,12 +101,12 @@ def _chain(values: Sequence[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]] |
     return list(nodes), list(leaves)
 
 
-def is_zero(value: ir.Value) -> bool:
-    """Whether every element of a value is zero, whatever the inputs: a state that starts at nothing."""
+def is_zero(value: ir.Value, weights: Collection[str]) -> bool:
+    """Whether every element of a value is a constant zero, a weight never is."""
     while True:
         node = value.producer()
         if value.const_value is not None and node is None:
-            return not value.const_value.numpy().any()
+            return value.name not in weights and not value.const_value.numpy().any()
         if node is None or node.domain:
             return False
         if node.op_type == "ConstantOfShape":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def _recognize(cell: _Cell, model: ir.Model, weights: dict[str, Role]) -> bool:
     if provenance is None:
         return False
     parameters = _parameters(cell, provenance) or _relaid(cell, provenance, model, weights)
-    states = [_initial(node, index) for index in ((5, 6) if cell.kind == "LSTM" else (5,))]
+    states = [_initial(node, index, weights) for index in ((5, 6) if cell.kind == "LSTM" else (5,))]
     attributes = {
         "hidden_size": cell.hidden_size,
         "num_layers": 1,
@@ -112,9 +112,9 @@ def _recognize(cell: _Cell, model: ir.Model, weights: dict[str, Role]) -> bool:
     return True
 
 
-def _initial(node: ir.Node, index: int) -> ir.Value | None:
+def _initial(node: ir.Node, index: int, weights: Collection[str]) -> ir.Value | None:
     value = node.inputs[index] if index < len(node.inputs) else None
-    return None if value is None or is_zero(value) else value
+    return None if value is None or is_zero(value, weights) else value
 
 
 def _layer_name(weight: ir.Value | None) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
+import onnx_ir as ir
 
 from modelport.graph.expr import Size, ceil, exact_div, floor, floordiv, is_at_least, maximum, minimum, product
 from modelport.graph.shape_info import Dims, Site
@@ -54,17 +55,21 @@ def _together(sizes: Sequence[Size]) -> Size:
 
 
 def slice_size(dim: Size, start: Size, stop: Size, step: int) -> Size:
-    """How many elements `[start:stop:step]` takes from an axis."""
+    """How many elements `[start:stop:step]` takes from an axis.
+
+    Where the axis is symbolic, a start or a stop that is counted from its end, or is itself symbolic, is taken to lie
+    inside it, as it does in every model that runs.
+    """
     if isinstance(dim, int) and isinstance(start, int) and isinstance(stop, int):
         return len(range(*slice(start, stop, step).indices(dim)))
     start, stop = (dim if isinstance(place, int) and place >= FAR else place for place in (start, stop))
+    from_end = is_at_least(stop, 0) is False
     if step < 0:
         first = _from_end(dim, start) if is_at_least(start, 0) is False else minimum(start, dim - 1)
-        far = isinstance(stop, int) and stop <= -FAR
-        last = -1 if far else _from_end(dim, stop) if is_at_least(stop, 0) is False else stop
+        last = maximum(dim + stop, -1) if from_end else stop
         return ceil((first - last) * Fraction(1, -step))
     first = _from_end(dim, start) if is_at_least(start, 0) is False else start
-    last = _from_end(dim, stop) if is_at_least(stop, 0) is False else minimum(stop, dim)
+    last = _from_end(dim, stop) if from_end else minimum(stop, dim) if isinstance(stop, int) else stop
     size = ceil((last - first) * Fraction(1, step))
     return max(size, 0) if isinstance(size, int) else size
 
@@ -249,7 +254,8 @@ def resize(site: Site) -> Sequence[Dims] | None:
     sizes: list[Size] = list(data)
     targets = site.sizes(3)
     if site.has(2) and not site.has(3):
-        tensor = site.node.inputs[2].const_value
+        scales = site.node.inputs[2]
+        tensor = None if scales is None else ir.convenience.get_const_tensor(scales)
         if tensor is None or tensor.size != len(axes):
             return None
         targets = tuple(_scaled(data[axis], scale) for axis, scale in zip(axes, tensor.numpy(), strict=True))
