@@ -182,9 +182,7 @@ def along_axis(d: Drawing) -> None:
         if d.rng.integers(2):
             d.add(str(d.rng.choice(["Softmax", "LogSoftmax"])), [x], shape, axis=axis)
         else:
-            d.count += 1
-            place = weight(d.tape, f"c{d.count}", np.asarray(axis, np.int64))
-            d.add("CumSum", [x, place], shape)
+            d.add("CumSum", [x, d.tape.op("Constant", [], {"value_int": axis})], shape)
 
 
 def unsqueeze(d: Drawing) -> None:
@@ -265,10 +263,126 @@ def sizes(d: Drawing) -> None:
         d.add("Mul", [x, d.tape.op("Cast", [size], {"to": 1})], shape)
 
 
+def expand_and_tile(d: Drawing) -> None:
+    x, shape = d.pick()
+    if shape and max(shape) <= 16 and d.rng.integers(2):
+        times = [1 if dim == 2 and d.symbolic else int(d.rng.integers(1, 3)) for dim in shape]
+        d.add("Tile", [x, d.ints(*times)], tuple(dim * time for dim, time in zip(shape, times, strict=True)))
+    elif 1 in shape:
+        axis = shape.index(1)
+        target = [3 if a == axis else 1 for a in range(len(shape))]
+        d.add("Expand", [x, d.ints(*target)], (*shape[:axis], 3, *shape[axis + 1 :]))
+
+
+def expand_at_run_time(d: Drawing) -> None:
+    """An Expand to the sizes that another value has at run time."""
+    x, shape = d.pick()
+    fits = [
+        (v, s) for v, s in d.values if len(s) == len(shape) and all(a in (1, b) for a, b in zip(shape, s, strict=True))
+    ]
+    if shape and fits:
+        other, sizes_ = fits[int(d.rng.integers(len(fits)))]
+        d.add("Expand", [x, d.tape.op("Shape", [other])], sizes_)
+
+
+def split(d: Drawing) -> None:
+    x, shape = d.pick()
+    axes = [a for a, dim in enumerate(shape) if dim > 2]
+    if axes:
+        axis = int(d.rng.choice(axes))
+        parts = (1, shape[axis] - 1)
+        given = d.ints(*parts)
+        found = d.tape.op_multi_out("Split", [x, given], {"axis": axis - len(shape)}, num_outputs=2)
+        for value, part in zip(found, parts, strict=True):
+            d.values.append((value, (*shape[:axis], part, *shape[axis + 1 :])))
+
+
+def where(d: Drawing) -> None:
+    x, shape = d.pick()
+    same = [value for value, other in d.values if other == shape]
+    zero = d.tape.op("Constant", [], {"value_float": 0.0})
+    condition = d.tape.op("Greater", [same[int(d.rng.integers(len(same)))], zero])
+    d.add("Where", [condition, x, d.tape.op("Neg", [x])], shape)
+
+
+def arg_max(d: Drawing) -> None:
+    x, shape = d.pick()
+    if len(shape) > 1:
+        axis, keep = int(d.rng.integers(len(shape))), bool(d.rng.integers(2))
+        found = d.tape.op("ArgMax", [x], {"axis": axis, "keepdims": int(keep)})
+        d.add("Cast", [found], tuple(1 if a == axis else dim for a, dim in enumerate(shape) if keep or a != axis), to=1)
+
+
+def einsum(d: Drawing) -> None:
+    x, shape = d.pick(4)
+    channels = int(d.rng.integers(1, 4))
+    if shape[channels] != 2 or not d.symbolic:
+        letters = "abcd"
+        kept = letters.replace(letters[channels], "")
+        d.add("Einsum", [x, d.weight(shape[channels], 3)], (*(shape["abcd".index(c)] for c in kept), 3),
+              equation=f"abcd,{letters[channels]}e->{kept}e")  # fmt: skip
+
+
+def top_k(d: Drawing) -> None:
+    x, shape = d.pick()
+    axes = [a for a, dim in enumerate(shape) if dim > 2]
+    if axes:
+        axis = int(d.rng.choice(axes))
+        values, indices = d.tape.op_multi_out("TopK", [x, d.ints(2)], {"axis": axis}, num_outputs=2)
+        out = (*shape[:axis], 2, *shape[axis + 1 :])
+        d.values.append((values, out))
+        d.add("GatherElements", [x, indices], out, axis=axis)
+
+
+def quantize(d: Drawing) -> None:
+    x, shape = d.pick()
+    axes = [a for a, dim in enumerate(shape) if dim > 2]
+    if axes:
+        axis = int(d.rng.choice(axes))
+        scale = weight(d.tape, f"scale{len(d.values)}", d.rng.uniform(0.1, 1, shape[axis]).astype(np.float32))
+        zero = weight(d.tape, f"zero{len(d.values)}", np.zeros(shape[axis], np.int8))
+        found = d.tape.op("QuantizeLinear", [x, scale, zero], {"axis": axis - len(shape)})
+        d.add("DequantizeLinear", [found, scale, zero], shape, axis=axis)
+
+
+def resize_on_axes(d: Drawing) -> None:
+    x, (n, c, h, w) = d.pick(4)
+    if h * w <= 256:
+        d.add("Resize", [x, None, None, d.ints(2 * w, h)], (n, c, h, 2 * w), mode="nearest", axes=[3, 2])
+
+
+def dropout(d: Drawing) -> None:
+    x, shape = d.pick()
+    d.add("Dropout", [x], shape)
+
+
+def gather_scalar(d: Drawing) -> None:
+    x, shape = d.pick()
+    if len(shape) > 2:
+        axis = int(d.rng.integers(1, len(shape)))
+        index = d.tape.op("Constant", [], {"value_int": 0})
+        d.add("Gather", [x, index], (*shape[:axis], *shape[axis + 1 :]), axis=axis - len(shape))
+
+
+def branch(d: Drawing) -> None:
+    """An If whose branches read a value from outside."""
+    x, shape = d.pick()
+    graphs = []
+    for op in ("Relu", "Neg"):
+        node = ir.node(op, [x])
+        node.outputs[0].name = f"{op.lower()}{len(d.values)}"
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        graphs.append(ir.Graph([], node.outputs, nodes=[node], name=f"branch_{op}{len(d.values)}"))
+    condition = weight(d.tape, f"condition{len(d.values)}", np.asarray(bool(d.rng.integers(2))))
+    d.add("If", [condition], shape, then_branch=graphs[0], else_branch=graphs[1])
+    d.values[-1][0].type = ir.TensorType(ir.DataType.FLOAT)
+
+
 OPERATORS: tuple[Callable[[Drawing], None], ...] = (
     conv, conv_transpose, max_pool, global_pool, batch_norm, prelu, unary, broadcast_weight, residual, lower_rank,
     concat, transpose, transpose, transpose, reduce_mean, pad, slice_, along_axis, unsqueeze, squeeze, reshape, flatten,
-    gather, resize, matmul, layer_norm, sizes,
+    gather, resize, matmul, layer_norm, sizes, expand_and_tile, expand_at_run_time, split, where, arg_max, einsum,
+    top_k, quantize, resize_on_axes, dropout, gather_scalar, branch,
 )  # fmt: skip
 
 

@@ -314,7 +314,7 @@ def reordered(layout: Relayout, numbers: ir.Value, perm: Perm) -> ir.Value:
     known = layout.const(numbers)
     if known is not None:
         return layout.constant(known[list(perm)], numbers.name or "shape")
-    return layout.emit("Gather", [numbers, layout.ints(perm, "order")], {"axis": 0}, (len(perm),))
+    return layout.emit("Gather", [layout.own(numbers), layout.ints(perm, "order")], {"axis": 0}, (len(perm),))
 
 
 def resize(layout: Relayout, node: ir.Node) -> bool:
