@@ -11,7 +11,7 @@ from typing import Any
 from modelport.core import registry
 from modelport.core.backend import Backend, Opened
 from modelport.core.errors import FormatError, IntegrityError, ModelPortError, SignatureError
-from modelport.core.model import Model
+from modelport.core.model import Event, Model
 from modelport.core.signature import Arrays, Signature
 from modelport.trust.policy import admit
 from modelport.verbs.formats import BUNDLE, JOBLIB, Identified, identify, target_of
@@ -50,8 +50,8 @@ def load(
         check: whether a transfer to `backend` proves parity.
 
     Returns:
-        A `Model`. Weights that are set `into` a PyTorch module from a weights-only file without an `example` leave the
-        signature empty: nothing says what the module takes.
+        A `Model`. With `into` it has your model's own signature, or the file's where the framework does not know it
+        (PyTorch) and there is no `example`; a weights-only file then leaves it empty.
 
     Raises:
         FormatError: the format is not known, holds weights only and `into` is missing, or is newer than this modelport;
@@ -164,26 +164,34 @@ def _drawn(signature: Signature, sizes: Any) -> Arrays | None:
 
 def _into(found: Identified, path: Path, native: Any, example: Any) -> Model:
     target = registry.owner(native)
-    event = {"verb": "load", "file": path.name, "format": found.name, "into": type(native).__qualname__}
+    history: tuple[Event, ...] = ()
     if found.weights_only:
         read_weights = found.format.read_weights
         assert read_weights is not None
-        target.assign(native, _read(lambda: read_weights(path), path, found.name))
-        signature = _signature(target, native, example)
-        arrays = None if example is None else target.flatten(native, example, signature)
-        return Model(native, target, signature, example=arrays, history=(event,))
-    source = _open(found, path, example)
-    target.assign(native, _weights_for(target, native, source.parameters()))
-    return Model(native, target, source.signature, example=source.example, history=(*source.history[:-1], event))
+        weights = _read(lambda: read_weights(path), path, found.name)
+        known, arrays = Signature((), ()), None
+    else:
+        source = _open(found, path, example)
+        weights, history = _weights_for(target, native, source.parameters()), source.history[:-1]
+        known, arrays = source.signature, source.example
+    target.assign(native, weights)
+    signature = _own_signature(target, native, example) or known
+    if example is not None:
+        arrays = target.flatten(native, example, signature)
+    elif arrays is not None and set(arrays) != {spec.name for spec in signature.inputs}:
+        arrays = None
+    event = {"verb": "load", "file": path.name, "format": found.name, "into": type(native).__qualname__}
+    return Model(native, target, signature, example=arrays, history=(*history, event))
 
 
-def _signature(target: Backend, native: Any, example: Any) -> Signature:
+def _own_signature(target: Backend, native: Any, example: Any) -> Signature | None:
+    """The model's own signature; `None` where its framework does not know it and there is no example."""
     try:
         return target.signature(native, example)
     except SignatureError:
         if example is not None:
             raise
-        return Signature((), ())
+        return None
 
 
 def _weights_for(target: Backend, native: Any, weights: Arrays) -> Arrays:
