@@ -68,6 +68,12 @@ def test_every_spelling_of_a_linear_layer_is_one_node(body, inputs):
     np.testing.assert_allclose(linear(node, x), want, rtol=1e-5, atol=1e-6)
 
 
+def test_a_layer_with_one_output_has_its_bias():
+    (node,) = recognized(parsed("m = MatMul(x, wt) y = Add(m, b)", wt=WT[:, :1], b=B[:1]))
+
+    assert [value.name for value in node.inputs] == ["x", "wt", "b"]
+
+
 def test_a_gemm_with_a_matrix_to_add_is_a_linear_layer_and_an_addition():
     nodes = recognized(parsed("y = Gemm<transB = 1>(x, w, c)", w=W, c=np.ones((1, 4), np.float32)))
 

@@ -32,6 +32,18 @@ _SETTINGS = {
 """Floating inputs that say how an operator works and are no weights, by operator."""
 
 
+_WEIGHTS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm"), (1, 2)),
+    **dict.fromkeys(
+        ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"), (1, 2)
+    ),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), (1, 2, 3)),
+    "MatMul": (0, 1),
+    "PRelu": (1,),
+}
+"""Inputs that are weights, even of one element, by operator."""
+
+
 def set_roles(model: ir.Model, roles: Mapping[str, Role]) -> None:
     """Say in the graph's metadata what its weights are; an initializer without a role is a constant.
 
@@ -48,9 +60,10 @@ def set_roles(model: ir.Model, roles: Mapping[str, Role]) -> None:
 def roles(model: ir.Model) -> dict[str, Role]:
     """The role of every weight, by initializer name.
 
-    A foreign graph does not say it. There, an initializer of a floating dtype with more than one element is a
-    parameter; it is a buffer where it is the running mean or variance of a BatchNormalization, and a constant where
-    every use of it is a setting of its operator (the scales of Resize). Everything else is a constant.
+    A foreign graph does not say it. There, an initializer of a floating dtype is a parameter where it has more than
+    one element or an operator takes it as a weight (a bias of one element, after a MatMul too); it is a buffer where
+    it is the running mean or variance of a BatchNormalization, and a constant where every use of it is a setting of
+    its operator (the scales of Resize). Everything else is a constant.
 
     Raises:
         DataError: the metadata is not a table of roles.
@@ -105,11 +118,22 @@ def _table(model: ir.Model, key: str) -> dict[str, Any] | None:
 
 def _guess(value: ir.Value) -> Role | None:
     tensor = value.const_value
-    if tensor is None or tensor.dtype not in _FLOATS or tensor.size < 2:
+    if tensor is None or tensor.dtype not in _FLOATS or tensor.size == 0:
         return None
     uses = value.uses()
     if any(index in _BUFFERS.get(node.op_type, ()) for node, index in uses):
         return "buffer"
     if uses and all(index in _SETTINGS.get(node.op_type, ()) for node, index in uses):
         return None
-    return "parameter"
+    is_weight = tensor.size > 1 or any(
+        index in _WEIGHTS.get(node.op_type, ()) or _is_bias(node, value) for node, index in uses
+    )
+    return "parameter" if is_weight else None
+
+
+def _is_bias(node: ir.Node, value: ir.Value) -> bool:
+    """Whether a node adds a vector to a matrix product."""
+    if node.op_type != "Add" or value.shape is None or len(value.shape) != 1:
+        return False
+    producers = [source.producer() for source in node.inputs if source is not None]
+    return any(producer is not None and producer.op_type == "MatMul" for producer in producers)
