@@ -2,7 +2,7 @@
 
 `floors/<backend>.txt` has one line per case that passes, `name native` or `name fallback`, sorted. `docs/coverage/` has
 one page per backend, made from that file and from the backend's own table of operators. Both are written by
-`pytest tests/conformance --record`.
+`pytest tests/conformance --record`; `python -m tests.conformance.floors` writes the pages again without a run.
 """
 
 from __future__ import annotations
@@ -112,3 +112,8 @@ def _row(name: str, domain: str, support: Support, floor: dict[str, str]) -> str
 def write_page(backend: str) -> None:
     PAGES.mkdir(parents=True, exist_ok=True)
     (PAGES / f"{backend}.md").write_text(page(backend))
+
+
+if __name__ == "__main__":
+    for file in sorted(FLOORS.glob("*.txt")):
+        write_page(file.stem)

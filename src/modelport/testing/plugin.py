@@ -55,3 +55,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if found := outcomes(terminalreporter):
         terminalreporter.write_line("")
         terminalreporter.write_line(summary(found))
+        _keep_reasons(terminalreporter, found)
+
+
+def _keep_reasons(reporter: Any, found: dict[str, list[Outcome]]) -> None:
+    """Leave why each case failed in pytest's cache."""
+    cache = getattr(reporter.config, "cache", None)
+    if cache is None:
+        return
+    for backend, rows in found.items():
+        failed = {row.case: f"{row.verdict}: {row.reason}" for row in rows if not row.passed}
+        cache.set(f"modelport/{backend.replace(':', '.')}", dict(sorted(failed.items())))
+    reporter.write_line("why cases failed: v/modelport/ in the folder of pytest's cache")
