@@ -78,9 +78,15 @@ def cancel_transposes(model: ir.Model) -> int:
         model: with shapes inferred; what has no shape keeps its Transposes.
 
     Returns:
-        How many Transposes of activations are left.
+        How many Transposes of activations are left; never more than there were. Where none can go, the graph stays
+        as it was.
     """
-    Relayout(model.graph, _CANCEL_RULES, set(roles(model))).run()
+    before = count_transposes(model.graph)
+    trial, weights = model.clone(), set(roles(model))
+    Relayout(trial.graph, _CANCEL_RULES, weights).run()
+    if count_transposes(trial.graph) >= before:
+        return before
+    Relayout(model.graph, _CANCEL_RULES, weights).run()
     return count_transposes(model.graph)
 
 
