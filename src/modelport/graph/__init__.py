@@ -1,0 +1,1 @@
+"""The portable graph: its metadata, its normal form, its layers and shapes. Knows ONNX, knows no framework."""
