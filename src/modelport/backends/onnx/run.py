@@ -96,9 +96,21 @@ def _open(native: onnx.ModelProto, device: str) -> _Session:
     with _translated():
         # Without enable_fallback=0 a model that a device refuses would silently run on the CPU.
         session = onnxruntime.InferenceSession(
-            runnable(program).SerializeToString(), options, providers=_providers(device), enable_fallback=0
+            runnable(program).SerializeToString(),
+            options,
+            providers=_providers(device),
+            enable_fallback=0,
+            disabled_optimizers=_unsound_optimizers(program),
         )
     return _Session(session, weights)
+
+
+def _unsound_optimizers(program: onnx.ModelProto) -> list[str]:
+    """Graph optimizers that crash on a program: NchwcTransformer of ONNX Runtime 1.31 does on float16 attention."""
+    half = onnx.TensorProto.FLOAT16
+    tensors = (*program.graph.initializer, *(value.type.tensor_type for value in program.graph.input))
+    kinds = {getattr(tensor, "data_type", None) or getattr(tensor, "elem_type", None) for tensor in tensors}
+    return ["NchwcTransformer"] if half in kinds else []
 
 
 def _providers(device: str) -> list[Any]:

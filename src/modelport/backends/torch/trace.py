@@ -169,7 +169,7 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
     if name in RECURRENT and all(_is_zeros(state) for state in node.args[1]):
         node.args = (node.args[0], [], *node.args[2:])
     if namespace == "aten" and name == "scaled_dot_product_attention":
-        _keep_attention(node, layers, unused)
+        return _keep_attention(node, layers, unused)
     return []
 
 
@@ -207,13 +207,16 @@ def _keep_pooling(node: torch.fx.Node) -> None:
         node.target, node.args = getattr(torch.ops.aten, f"avg_pool{rank}d").default, (x, kernel, kernel)
 
 
-def _keep_attention(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Mapping[str, nn.Module]) -> None:
+def _keep_attention(
+    node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Mapping[str, nn.Module]
+) -> list[Note]:
     schema = [argument.name for argument in node.target._schema.arguments]
     given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
-    if given.get("enable_gqa"):
-        return
     owner = _owner(node)
     ratio = given.get("dropout_p") or _attention_dropout(layers.get(owner), owner, unused)
+    if given.get("enable_gqa"):
+        lost = f"the dropout ({ratio}) of grouped-query attention is left out"
+        return [Note("dropped", owner or node.name, lost)] if ratio else []
     node.target = torch.ops.modelport.attention.default
     node.args = (
         *(given[key] for key in ("query", "key", "value")),
@@ -223,6 +226,7 @@ def _keep_attention(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused
         given.get("scale"),
     )
     node.kwargs = {}
+    return []
 
 
 _ATTENTION_DROPOUTS = ("attn_dropout", "attn_drop", "attention_dropout", "dropout", "dropout_p")
