@@ -116,6 +116,21 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
     "GaussianNoise": (ROW, lambda: layers.GaussianNoise(0.3)),
     "ActivityRegularization": (ROW, lambda: layers.ActivityRegularization(0.1)),
     "Lambda": (ROW, lambda: layers.Lambda(lambda x: keras.ops.sin(x))),
+    "RNN of stacked cells": (
+        SEQUENCE,
+        lambda: layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)], return_sequences=True),
+    ),
+    "ConvLSTM1D": ((4, 6, 3), lambda: layers.ConvLSTM1D(2, 3, padding="same")),
+    "stateful LSTM cell alone": (ROW, lambda: Call(layers.GRUCell(6), lambda f, x: f(x, [x])[0])),
+    "CenterCrop": (IMAGE, lambda: layers.CenterCrop(5, 6)),
+    "Resizing with antialias": (IMAGE, lambda: layers.Resizing(4, 4, antialias=True)),
+    "Discretization": (ROW, lambda: layers.Discretization(bin_boundaries=[-0.5, 0.0, 0.7])),
+    "RandomFlip": (IMAGE, lambda: layers.RandomFlip()),
+    "RandomRotation": (IMAGE, lambda: layers.RandomRotation(0.2)),
+    "RandomContrast": (IMAGE, lambda: layers.RandomContrast(0.2)),
+    "Masking": (SEQUENCE, lambda: layers.Masking(0.0)),
+    "Minimum": (ROW, lambda: Call(layers.Minimum(), lambda f, x: f([x, x * 2.0]))),
+    "erfinv": (ROW, lambda: layers.Lambda(lambda x: keras.ops.erfinv(keras.ops.tanh(x) * 0.9))),
     "Dot": (SEQUENCE, lambda: Call(layers.Dot(axes=2, normalize=True), lambda f, x: f([x, x * 2.0]))),
 }
 

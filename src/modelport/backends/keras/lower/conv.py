@@ -202,6 +202,27 @@ def resize(g: Context, x: ir.Value) -> ir.Value:
     return g.transpose(y if mode == "nearest" else g.cast(y, g.result_dtype()), to_last(4))
 
 
+_KERNELS: dict[str, dict[str, Any]] = {
+    "triangle": {"mode": "linear"},
+    "keyscubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
+}
+
+
+@op("ScaleAndTranslate", static=(1, 2, 3))
+def scale_and_translate(
+    g: Context, x: ir.Value, size: np.ndarray, scale: np.ndarray, translation: np.ndarray
+) -> ir.Value:
+    shape, kernel = g.shape(0), g.attr("kernel_type")
+    if shape is None or None in shape[1:3] or kernel not in _KERNELS:
+        raise g.fail(f"the sizes to resize from are not known, or ONNX has no kernel {kernel!r}")
+    if translation.any() or not np.allclose(scale, size / np.asarray(shape[1:3])):
+        raise g.fail("an image is moved, or scaled to another size than the one it gets")
+    factors = [_scale(int(old or 0), int(new)) for old, new in zip(shape[1:3], size, strict=True)]
+    settings = {"antialias": int(g.attr("antialias")), "exclude_outside": 1, **_KERNELS[kernel]}
+    y = g("Resize", g.transpose(x, to_first(4)), None, np.asarray([1, 1, *factors], np.float32), **settings)
+    return g.transpose(g.cast(y, g.result_dtype()), to_last(4))
+
+
 def _scale(old: int, new: int) -> np.float32:
     """The factor that makes one size of another; ONNX rounds the product down, so it must not fall short."""
     scale = np.float32(new / old)

@@ -184,3 +184,10 @@ _SCATTERS = {
 @op(*_SCATTERS)
 def tensor_scatter(g: Context, x: ir.Value, indices: ir.Value, updates: ir.Value) -> ir.Value:
     return g("ScatterND", x, g.int64(indices), updates, reduction=_SCATTERS[g.op.type])
+
+
+@op("Bucketize")
+def bucketize(g: Context, x: ir.Value) -> ir.Value:
+    bounds = np.asarray(g.attr("boundaries"), g.dtype(0).numpy())
+    reached = g("GreaterOrEqual", g("Unsqueeze", x, [-1]), bounds)
+    return g("ReduceSum", g.cast(reached, ir.DataType.INT32), [-1], keepdims=0)

@@ -43,6 +43,15 @@ def _unrolled(layer: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], st
     return {"unroll": True}, f"its {steps} steps are written out one by one"
 
 
+def _is_a_loop(layer: Any, arguments: dict[str, Any]) -> str:
+    return "ONNX has no operator for its cell"
+
+
+@layer("RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", refuses=_is_a_loop, instead=_unrolled)
+def loop(g: Context, **_: Any) -> ir.Value:
+    raise g.fail("a recurrent layer with a cell of its own is no operator")
+
+
 @layer("LSTM", "GRU", "SimpleRNN", refuses=_refuses, instead=_unrolled)
 def recurrent(g: Context, sequences: ir.Value, initial_state: Any = None, **_: Any) -> Any:
     layer = g.layer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -44,7 +43,7 @@ class Statics:
         self._known: set[str] = set(given)
         # Ops are in the order in which they were made, so that the inputs of each have been looked at before it.
         for op in graph.get_operations():
-            if self._is_known(op):
+            if self._is_known(op) or self._is_size(op):
                 self._known.update(tensor.name for tensor in op.outputs)
 
     def _is_known(self, op: Any) -> bool:
@@ -57,6 +56,19 @@ class Statics:
         if any((t.shape.num_elements() or 0) > _MOST for t in op.outputs):
             return False
         return all(tensor.name in self._known for tensor in op.inputs)
+
+    def _is_size(self, op: Any) -> bool:
+        """Whether an op takes sizes that are known out of a shape that is not known as a whole; keeps them."""
+        if op.type not in _ELEMENTS or len(op.outputs) != 1:
+            return False
+        (result,) = op.outputs
+        if not result.dtype.is_integer or not result.shape.is_fully_defined():
+            return False
+        found = self.elements(result)
+        if found is None or len(found) != result.shape.num_elements() or any(isinstance(n, Unknown) for n in found):
+            return False
+        self._values[result.name] = np.asarray(found, result.dtype.as_numpy_dtype).reshape(result.shape.as_list())
+        return True
 
     def value(self, tensor: Any) -> np.ndarray | None:
         """The value of a tensor that does not depend on inputs or variables."""
@@ -104,25 +116,21 @@ def _size_of(kind: str, tensor: Any, dtype: Any) -> np.ndarray:
 def _execute(op: Any, inputs: list[Any]) -> list[Any]:
     """Run one op eagerly with the attributes it has in the graph."""
     import tensorflow as tf
+    from tensorflow.python.eager import context, execute
 
-    run = getattr(tf.raw_ops, op.type)
-    takes = inspect.signature(run).parameters
-    arguments: dict[str, Any] = {}
-    rest = iter(inputs)
-    for argument in op.op_def.input_arg:
-        many = argument.number_attr or argument.type_list_attr
-        count = op.get_attr(argument.number_attr) if argument.number_attr else None
-        if argument.type_list_attr:
-            count = len(op.get_attr(argument.type_list_attr))
-        arguments[argument.name] = [next(rest) for _ in range(count or 0)] if many else next(rest)
+    attributes: list[Any] = []
     for attribute in op.op_def.attr:
-        if attribute.name in takes:
-            value = op.get_attr(attribute.name)
-            arguments[attribute.name] = value.decode() if isinstance(value, bytes) else value
-    result = run(**arguments)
-    if isinstance(result, (list, tuple)):
-        return list(result)
-    return [result]
+        value = op.get_attr(attribute.name)
+        attributes += [attribute.name, _enum(value)]
+    tensors = [tf.constant(array, tensor.dtype) for array, tensor in zip(inputs, op.inputs, strict=True)]
+    return list(execute.execute(op.type.encode(), len(op.outputs), tensors, tuple(attributes), context.context()))
+
+
+def _enum(value: Any) -> Any:
+    """An attribute as the eager runtime takes it: dtypes by number."""
+    if isinstance(value, list):
+        return [_enum(item) for item in value]
+    return value.as_datatype_enum if hasattr(value, "as_datatype_enum") else value
 
 
 def _of_shape(statics: Statics, tensor: Any) -> list[Size] | None:
