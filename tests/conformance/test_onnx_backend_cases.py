@@ -41,6 +41,13 @@ def test_all_cases_of_the_onnx_package_are_run() -> None:
     assert len({case.name for case in all_cases()}) == 2024
 
 
+def test_cases_that_draw_random_numbers_are_known() -> None:
+    random = {case.name for case in all_cases() if case.is_random}
+    assert {"test_bernoulli", "test_bernoulli_expanded", "test_training_dropout_mask"} <= random
+    assert "test_dropout_default_ratio" not in random
+    assert len(random) < 30
+
+
 def test_the_harness_reaches_what_the_reference_evaluator_can() -> None:
     found = run_shard(REFERENCE)
     assert [outcome.case for outcome in found] == [case.name for case in all_cases()]

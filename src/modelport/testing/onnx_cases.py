@@ -19,6 +19,9 @@ from onnx.backend.test.runner import Runner
 KINDS = ("simple", "pytorch-converted", "pytorch-operator")
 """The kinds of case that lie on disk; those of kind "node" are made by code."""
 
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+"""The operators that draw random numbers; Dropout does while it trains."""
+
 Values = list[Any]
 """The inputs or outputs of one run: arrays, or what a sequence or an optional holds."""
 
@@ -45,6 +48,13 @@ class Case:
         if self.source.model is not None:
             return self.source.model
         return onnx.load(os.path.join(self.source.model_dir, "model.onnx"))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the model draws random numbers, so that no other implementation has its outputs."""
+        model = self.model()
+        nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+        return any(node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2) for node in nodes)
 
     def runs(self) -> Iterator[tuple[Values, Values]]:
         """Inputs and expected outputs, once per data set."""

@@ -16,8 +16,6 @@ from modelport.graph.signature import read_signature
 from modelport.testing.conformance import find_backend
 from modelport.testing.graphs import GRAPHS, draw, expected, weights, with_weights
 
-pytestmark = pytest.mark.xdist_group("contract")
-
 every_graph = pytest.mark.parametrize("graph", sorted(GRAPHS))
 
 

@@ -8,6 +8,7 @@ from dataclasses import astuple
 import pytest
 
 from modelport.testing.conformance import run_shard
+from modelport.testing.onnx_cases import all_cases
 from modelport.testing.plugin import PROPERTY, SHARDS
 
 
@@ -17,5 +18,6 @@ def test_no_onnx_case_has_other_outputs(
 ) -> None:
     found = run_shard(modelport_backend, shard, SHARDS)
     record_property(PROPERTY, (modelport_backend, [astuple(outcome) for outcome in found]))
-    wrong = [f"{outcome.case}: {outcome.reason}" for outcome in found if outcome.verdict == "wrong"]
+    random = {case.name for case in all_cases() if case.is_random}
+    wrong = [f"{o.case}: {o.reason}" for o in found if o.verdict == "wrong" and o.case not in random]
     assert not wrong, "\n".join(wrong)
