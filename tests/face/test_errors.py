@@ -69,6 +69,15 @@ def test_a_missing_framework_says_how_to_install_it(name: str, monkeypatch: pyte
         registry.backend(name)
 
 
+def test_a_framework_whose_import_is_forbidden_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(module: str) -> None:
+        raise ImportError(f"{module} is not installed here")
+
+    monkeypatch.setattr(registry, "find_spec", forbidden)
+    with pytest.raises(mp.MissingBackendError, match="torch, which is not installed"):
+        registry.backend("torch")
+
+
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "model.xyz").write_bytes(b"?")
     with pytest.raises(mp.FormatError, match=r"\.xyz.*\.onnx"):

@@ -39,7 +39,14 @@ def backends() -> tuple[Backend, ...]:
 
 def missing(backend: Backend) -> tuple[str, ...]:
     """The modules that a backend needs and that are not installed; imports nothing."""
-    return tuple(module for module in backend.modules if find_spec(module) is None)
+    return tuple(module for module in backend.modules if not _is_installed(module))
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # an import hook that forbids the module says so by raising
+        return False
 
 
 def backend(name: str) -> Backend:
