@@ -9,9 +9,9 @@ from typing import Any
 import onnx_ir as ir
 from torch import fx
 
+from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.operands import Operands, identifier
 from modelport.backends.torch.ops import OPS, SIZE_OPS, CannotBuild
-from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.registry import Op
 from modelport.backends.torch.traced import Constant, Ints, Operand, Tensor, WeightRef
 from modelport.backends.torch.weights import Weights
@@ -170,7 +170,7 @@ class _Interpreter:
         if not isinstance(item, fx.Proxy):
             assert isinstance(item, (Ints, Constant, WeightRef)), (value.name, item)
             return item
-        if value.dtype is not None and value.producer().op_type not in _AS_STORED:  # type: ignore[union-attr]
+        if value.dtype is not None and value.producer().op_type not in _AS_STORED:
             target = value.dtype
             if target in (ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64):
                 item = item.to(torch_dtype(target))

@@ -28,7 +28,7 @@ def _dims(operand: Operand) -> tuple[int | None, ...]:
     """The static sizes of a weight, however it is given."""
     if isinstance(operand, WeightRef):
         assert operand.value.const_value is not None
-        return tuple(int(size) for size in operand.value.const_value.shape)  # type: ignore[call-overload]
+        return tuple(int(size) for size in operand.value.const_value.shape)
     if isinstance(operand, Constant):
         return operand.array.shape
     return cast(Tensor, operand).dims
@@ -94,9 +94,9 @@ def conv(
     x, padding = pad_input(x, window)
     settings: dict[str, Any] = {"stride": window.strides, "padding": padding, "dilation": window.dilations}
     settings["groups"] = group
-    out, per_group = _dims(weight)[:2]
+    out, per_group = _sizes(weight)[:2]
     path = operands.weights.place(
-        lambda: _CONV[len(kernel)](per_group * group, out, kernel, bias=bias is not None, **settings),  # type: ignore[arg-type, operator]
+        lambda: _CONV[len(kernel)](per_group * group, out, kernel, bias=bias is not None, **settings),
         {"weight": weight, "bias": bias},
         node,
     )
@@ -134,9 +134,9 @@ def conv_transpose(
     padding, extra, crop = crop_or_pad_output(x, window, output_padding, output_shape)
     settings: dict[str, Any] = {"stride": window.strides, "padding": padding, "output_padding": extra}
     settings |= {"groups": group, "dilation": window.dilations}
-    into, per_group = _dims(weight)[:2]
+    into, per_group = _sizes(weight)[:2]
     path = operands.weights.place(
-        lambda: _CONV_TRANSPOSE[len(kernel)](into, per_group * group, kernel, bias=bias is not None, **settings),  # type: ignore[arg-type, operator]
+        lambda: _CONV_TRANSPOSE[len(kernel)](into, per_group * group, kernel, bias=bias is not None, **settings),
         {"weight": weight, "bias": bias},
         node,
     )
@@ -161,7 +161,8 @@ def batch_normalization(
     operands: Operands,
 ) -> Any:
     if training_mode:
-        return _batch_normalization_training(x, *map(operands.tensor, (scale, bias, mean, var)), epsilon, momentum)
+        tensors = [operands.tensor(operand) for operand in (scale, bias, mean, var)]
+        return _batch_normalization_training(x, tensors, epsilon, momentum)
     weights = {
         "weight": None if _is_all(scale, 1) else scale,
         "bias": None if _is_all(bias, 0) else bias,
@@ -171,16 +172,17 @@ def batch_normalization(
     features = _dims(mean)[0]
     affine = any(weights[key] is not None for key in ("weight", "bias"))
     path = operands.weights.place(
-        lambda: _BATCH_NORM[x.rank](features, eps=_short(epsilon), momentum=_short(1 - momentum), affine=affine),  # type: ignore[arg-type]
+        lambda: _BATCH_NORM[x.rank](features, eps=_short(epsilon), momentum=_short(1 - momentum), affine=affine),
         weights,
         node,
         buffers=("running_mean", "running_var"),
     )
     if path is not None:
         return operands.call(path, x)
-    return F.batch_norm(
-        x, *map(operands.tensor, (mean, var, scale, bias)), False, _short(1 - momentum), epsilon
-    )
+    if isinstance(mean, WeightRef):
+        operands.note("dropped", node, "its weights' names fit no layer; its running statistics stay as they are")
+    statistics = operands.tensor(mean), operands.tensor(var)
+    return F.batch_norm(x, *statistics, operands.tensor(scale), operands.tensor(bias), eps=epsilon)
 
 
 def _short(number: float) -> float:
@@ -189,8 +191,9 @@ def _short(number: float) -> float:
 
 
 def _batch_normalization_training(
-    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float, momentum: float
+    x: Tensor, tensors: Sequence[Tensor], epsilon: float, momentum: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    scale, bias, mean, var = tensors
     axes = [axis for axis in range(x.rank) if axis != 1]
     batch_var, batch_mean = torch.var_mean(x, axes, correction=0)
     y = F.batch_norm(x, batch_mean, batch_var, scale, bias, False, 0.0, epsilon)
@@ -206,16 +209,14 @@ def instance_normalization(
     if x.rank in _INSTANCE_NORM:
         features = _dims(scale)[0]
         path = operands.weights.place(
-            lambda: _INSTANCE_NORM[x.rank](features, eps=_short(epsilon), affine=True),  # type: ignore[arg-type]
+            lambda: _INSTANCE_NORM[x.rank](features, eps=_short(epsilon), affine=True),
             {"weight": scale, "bias": bias},
             node,
         )
     if path is not None:
         return operands.call(path, x)
     weight = None if _is_all(scale, 1) else operands.tensor(scale)
-    return F.instance_norm(
-        x, weight=weight, bias=None if _is_all(bias, 0) else operands.tensor(bias), eps=epsilon
-    )
+    return F.instance_norm(x, weight=weight, bias=None if _is_all(bias, 0) else operands.tensor(bias), eps=epsilon)
 
 
 @op("LayerNormalization")
@@ -238,12 +239,14 @@ def layer_normalization(
     weight = None if _is_all(scale, 1) else scale
     offset = None if _is_all(bias, 0) else bias
     path = operands.weights.place(
-        lambda: nn.LayerNorm(cast(list[int], list(shape)), eps=_short(epsilon)), {"weight": weight, "bias": offset}, node
+        lambda: nn.LayerNorm(cast(list[int], list(shape)), eps=_short(epsilon)),
+        {"weight": weight, "bias": offset},
+        node,
     )
     if path is not None:
         return operands.call(path, x)
-    tensors = (None if operand is None else operands.tensor(operand) for operand in (weight, offset))
-    return F.layer_norm(x, shape, *tensors, epsilon)  # type: ignore[arg-type]
+    parts = [None if operand is None else operands.tensor(operand) for operand in (weight, offset)]
+    return F.layer_norm(x, shape, parts[0], parts[1], epsilon)  # type: ignore[arg-type]
 
 
 def _layer_normalization(
@@ -273,27 +276,44 @@ def group_normalization(
     weight = None if _is_all(scale, 1) else scale
     offset = None if _is_all(bias, 0) else bias
     path = operands.weights.place(
-        lambda: nn.GroupNorm(num_groups, channels, eps=_short(epsilon)),  # type: ignore[arg-type]
+        lambda: nn.GroupNorm(num_groups, channels, eps=_short(epsilon)),
         {"weight": weight, "bias": offset},
         node,
     )
     if path is not None:
         return operands.call(path, x)
-    tensors = (None if operand is None else operands.tensor(operand) for operand in (weight, offset))
-    return F.group_norm(x, num_groups, *tensors, epsilon)
+    parts = [None if operand is None else operands.tensor(operand) for operand in (weight, offset)]
+    return F.group_norm(x, num_groups, parts[0], parts[1], epsilon)
 
 
 @op("PRelu")
 def prelu(x: Tensor, slope: Weight, *, node: ir.Node, operands: Operands) -> Tensor:
-    dims = _dims(slope)
+    source = _unreshaped(node.inputs[1], operands)
+    dims = (1,) * (x.rank - len(_dims(slope))) + _dims(slope)
+    per_channel = len(_dims(slope)) == 1 and x.rank > 2 and dims[-1] == x.dims[1] and dims[-1] not in (1, x.dims[-1])
+    if per_channel:
+        # Slopes of the first opsets: one per channel, which does not broadcast as ONNX has it today.
+        dims = (1, dims[-1]) + (1,) * (x.rank - 2)
     # ONNX aligns the slopes with the last axes, torch's layer with axis 1: alike for (C, 1, 1) on (N, C, H, W).
-    per_channel = x.rank >= 2 and len(dims) == x.rank - 1 and all(dim == 1 for dim in dims[1:])
-    if all(dim == 1 for dim in dims) or (per_channel and len(dims) == 1):
-        count = dims[0] if dims else 1
-        path = operands.weights.place(lambda: nn.PReLU(count), {"weight": slope}, node) if len(dims) == 1 else None  # type: ignore[arg-type]
+    aligned = all(dim == 1 for axis, dim in enumerate(dims) if axis != 1)
+    if source is not None and aligned and len(_dims(source)) == 1:
+        count = _sizes(source)[0]
+        path = operands.weights.place(lambda: nn.PReLU(count), {"weight": source}, node)
         if path is not None:
             return operands.call(path, x)
-    return torch.where(x < 0, x * operands.tensor(slope), x)
+    slopes = operands.tensor(slope)
+    return torch.where(x < 0, x * (torch.reshape(slopes, dims[1:]) if per_channel else slopes), x)
+
+
+def _unreshaped(value: ir.Value | None, operands: Operands) -> WeightRef | None:
+    """The weight that a value is, or is only another shape of."""
+    while value is not None and value.producer() is not None:
+        producer = cast(ir.Node, value.producer())
+        if producer.domain or producer.op_type not in ("Reshape", "Unsqueeze"):
+            return None
+        value = producer.inputs[0]
+    known = value is not None and value.name in operands.weights
+    return WeightRef(cast(ir.Value, value), str(cast(ir.Value, value).name)) if known else None
 
 
 @op("Dropout")
@@ -306,13 +326,34 @@ def dropout(
     node: ir.Node,
     operands: Operands,
 ) -> Any:
-    if not isinstance(training_mode, (bool, int)) or not isinstance(ratio, (float, int)):
-        raise CannotBuild("its ratio or mode is computed by the model; make them constants")
+    if isinstance(training_mode, Tensor) or training_mode:
+        return _drop_as_told(x, ratio, training_mode)
+    if isinstance(ratio, Tensor):
+        operands.note("dropped", node, "its ratio is computed by the model; it drops nothing when the module trains")
+        y: Any = x.clone()
+    else:
+        y = operands.call(_dropout_path(node, nn.Dropout(_short(ratio)), operands), x)
     masked = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
-    if training_mode:
-        mask = torch.rand_like(x) >= ratio
-        return torch.where(mask, x / (1 - ratio), torch.zeros_like(x)) if ratio else x.clone(), mask
-    path = operands.weights.free(identifier(node.name or "dropout"))
-    operands.weights.add(path, nn.Dropout(_short(ratio)))
-    y = operands.call(path, x)
     return (y, torch.ones_like(x, dtype=torch.bool)) if masked else y
+
+
+def _drop_as_told(x: Tensor, ratio: Any, training: Any) -> tuple[Any, Any]:
+    """Dropout whose mode is a value of the graph, so that the module's own mode has no say."""
+    kept = torch.rand_like(x) >= ratio
+    dropped = torch.where(kept, x / (1 - ratio), torch.zeros_like(x))
+    if not isinstance(training, Tensor):
+        return dropped, kept
+    return torch.where(training, dropped, x), torch.logical_or(kept, torch.logical_not(training))
+
+
+def _dropout_path(node: ir.Node, layer: nn.Dropout, operands: Operands) -> str:
+    """Where a Dropout goes: at the module that its node is named after, or beside that one's weights."""
+    scope, _, leaf = (node.name or "dropout").rpartition(".")
+    path = scope if scope and leaf.startswith("dropout") else f"{scope}.dropout" if scope else identifier(leaf)
+    path = ".".join(identifier(part) if not part.isdigit() else part for part in path.split("."))
+    placed = operands.weights.root.get_submodule(path) if operands.weights.has(path) else None
+    if isinstance(placed, nn.Dropout) and placed.p == layer.p:
+        return path
+    path = operands.weights.free(path) if operands.weights.is_free(path) else operands.weights.free(f"{path}.dropout")
+    operands.weights.add(path, layer)
+    return path

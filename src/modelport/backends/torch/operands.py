@@ -27,6 +27,7 @@ from modelport.backends.torch.traced import (
     WeightRef,
 )
 from modelport.backends.torch.weights import Weights
+from modelport.core.report import Note, NoteKind
 
 MAX_SIZES = 64
 """Longer integer vectors are data, not sizes."""
@@ -49,6 +50,7 @@ class Operands:
         constants: holds the constant tensors. It is an `nn.Identity` on the path of the first input, because
             `GraphModule` copies a called module whole: the tensors then stay out of `state_dict` in every copy too.
         weights: the weights of the module.
+        notes: what does not cross as it is.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -58,6 +60,7 @@ class Operands:
         self._tracer = _Tracer()
         self._tracer.graph = self.graph
         self._tracer.root = weights.root
+        self.notes: list[Note] = []
         self._cache: dict[int, tuple[Operand, Tensor]] = {}
         self._anchor: Tensor | None = None
 
@@ -72,6 +75,10 @@ class Operands:
     def call(self, path: str, *args: Any) -> Tensor:
         """The result of the module at a path."""
         return self.create("call_module", path, *args)
+
+    def note(self, kind: NoteKind, node: ir.Node, message: str) -> None:
+        """Say what the module does not do as the graph does."""
+        self.notes.append(Note(kind, node.name or node.op_type, message))
 
     @cached_property
     def anchor(self) -> Tensor:

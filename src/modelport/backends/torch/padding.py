@@ -104,7 +104,7 @@ def crop_or_pad_output(
     if not any(begin) and not any(end):
         return padding, extra, lambda y: y
     crop = [-size for pair in zip(reversed(begin), reversed(end), strict=True) for size in pair]
-    return padding, extra, lambda y: F.pad(y, crop)  # type: ignore[return-value]
+    return padding, extra, lambda y: F.pad(y, crop)
 
 
 def _window_for_shape(

@@ -64,7 +64,7 @@ def op(*names: str, domain: str = "") -> Callable[[Function], Function]:
 
 
 def size_op(*names: str) -> Callable[[Function], Function]:
-    """Register a function on sizes; it takes and returns `traced.Ints`, or returns `NotImplemented` for the tensor form."""
+    """Register a function on sizes: from `traced.Ints` to `traced.Ints`, or `NotImplemented` for the tensor form."""
 
     def register(function: Function) -> Function:
         for name in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -39,8 +39,9 @@ class Tensor(fx.Proxy):
     @property
     def dims(self) -> tuple[int | None, ...]:
         """The static sizes; `None` for a symbolic one."""
-        assert self.rank >= 0 and self.value is not None and self.value.shape is not None
-        return tuple(dim if isinstance(dim, int) else None for dim in self.value.shape)
+        known = range(self.rank)
+        shape = cast(ir.Value, self.value).shape
+        return tuple(dim if isinstance(dim, int) else None for dim in cast(ir.Shape, shape)) if known else ()
 
     @property
     def element(self) -> torch.dtype:

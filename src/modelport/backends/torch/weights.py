@@ -168,11 +168,19 @@ class Weights:
             module.add_module(name, child)
         parent.add_module(leaf, module)
 
+    def has(self, path: str) -> bool:
+        """Whether there is a module at a path."""
+        return any(name == path for name, _ in self.root.named_modules())
+
+    def is_free(self, path: str) -> bool:
+        """Whether there is no weight and no module at a path or under it."""
+        taken = (*self.names, *(name for name, _ in self.root.named_modules()), self.constants_path)
+        return not any(spot == path or spot.startswith(f"{path}.") for spot in taken)
+
     def free(self, path: str) -> str:
-        """A path like the given one at which there is no weight and no module."""
+        """A path like the given one that is free."""
         stem, count = path, 0
-        taken = {*self.names, *(name for name, _ in self.root.named_modules()), self.constants_path}
-        while any(spot == path or spot.startswith(f"{path}.") for spot in taken):
+        while not self.is_free(path):
             count += 1
             path = f"{stem}_{count}"
         return path

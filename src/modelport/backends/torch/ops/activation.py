@@ -13,7 +13,7 @@ from modelport.backends.torch.traced import Tensor
 
 @op("Relu")
 def relu(x: Tensor) -> Any:
-    return F.relu(x)
+    return torch.relu(x)
 
 
 @op("LeakyRelu")
@@ -98,12 +98,12 @@ def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
 
 @op("Softmax")
 def softmax(x: Tensor, *, axis: int = -1) -> Any:
-    return F.softmax(x, axis)
+    return torch.softmax(x, axis)
 
 
 @op("LogSoftmax")
 def log_softmax(x: Tensor, *, axis: int = -1) -> Any:
-    return F.log_softmax(x, axis)
+    return torch.log_softmax(x, axis)
 
 
 @op("Hardmax")

@@ -171,10 +171,7 @@ def rotary_embedding(
         halves = torch.chunk(rotated, 2, -1)
         first, second = halves[0], halves[1]
     real, imaginary = cos * first - sin * second, sin * first + cos * second
-    if interleaved:
-        y = torch.flatten(torch.stack([real, imaginary], -1), -2)
-    else:
-        y = torch.cat([real, imaginary], -1)
+    y = torch.flatten(torch.stack([real, imaginary], -1), -2) if interleaved else torch.cat([real, imaginary], -1)
     y = y if rest is None else torch.cat([y, rest], -1)
     return y.transpose(1, 2) if x.rank == 4 else torch.flatten(y, 2)
 

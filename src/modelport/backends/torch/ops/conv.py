@@ -29,7 +29,7 @@ def col2im(
         return _col2im_read(x, image_shape, block_shape, dilations, pads, strides)
     window = Window.read(block_shape, strides, dilations, pads, "NOTSET")
     if len(block_shape) == 2 and window.begin == window.end:
-        return F.fold(x, image_shape, block_shape, window.dilations, window.begin, window.strides)  # type: ignore[arg-type]
+        return F.fold(x, image_shape, block_shape, window.dilations, window.begin, window.strides)
     return _scattered(x, image_shape, window)
 
 
@@ -45,7 +45,7 @@ def _col2im_read(
     window = Window.read([1] * len(block_shape), strides, dilations, pads, "NOTSET")
     if len(block_shape) != 2 or window.begin != window.end:
         raise CannotBuild("its block_shape is computed by the model; make it constant")
-    return F.fold(x, image_shape, block_shape, window.dilations, window.begin, window.strides)  # type: ignore[arg-type]
+    return F.fold(x, image_shape, block_shape, window.dilations, window.begin, window.strides)
 
 
 def _scattered(x: Tensor, image_shape: list[Any], window: Window) -> Any:
@@ -58,11 +58,11 @@ def _scattered(x: Tensor, image_shape: list[Any], window: Window) -> Any:
         start = torch.arange(count, device=x.device) * window.strides[axis]
         shape = [1] * (2 * rank)
         shape[axis], shape[rank + axis] = window.kernel[axis], count
-        flat = flat * size + torch.reshape(block.unsqueeze(1) + start, shape)  # type: ignore[assignment]
+        flat = flat * size + torch.reshape(block.unsqueeze(1) + start, shape)
     channels = x.size_of(1) // math.prod(window.kernel)
     columns = torch.reshape(x, [x.size_of(0), channels, -1])
     image = x.new_zeros((x.size_of(0), channels, math.prod(sizes)))
-    index = torch.flatten(flat).expand_as(columns)  # type: ignore[arg-type]
+    index = torch.flatten(flat).expand_as(columns)
     image = torch.reshape(torch.scatter_add(image, 2, index, columns), [x.size_of(0), channels, *sizes])
     crop = [-size for pair in zip(reversed(window.begin), reversed(window.end), strict=True) for size in pair]
     return F.pad(image, crop)

@@ -17,7 +17,7 @@ from modelport.backends.torch.traced import Scalar, Size, Tensor
 def _unary(name: str, function: Any) -> None:
     @op(name)
     def apply(x: Tensor) -> Tensor:
-        return function(x)  # type: ignore[no-any-return]
+        return function(x)
 
 
 for _name, _function in {
@@ -66,24 +66,24 @@ def mul(a: Scalar, b: Scalar) -> Any:
 @op("Div")
 def div(a: Tensor, b: Scalar) -> Tensor:
     if a.element.is_floating_point or a.element.is_complex:
-        return a / b  # type: ignore[return-value]
-    return torch.div(a, b, rounding_mode="trunc")  # type: ignore[return-value]
+        return a / b
+    return torch.div(a, b, rounding_mode="trunc")
 
 
 @op("Mod")
 def mod(a: Tensor, b: Scalar, *, fmod: int = 0) -> Tensor:
-    return (torch.fmod if fmod else torch.remainder)(a, b)  # type: ignore[operator]
+    return (torch.fmod if fmod else torch.remainder)(a, b)
 
 
 @op("Pow")
 def pow_(a: Tensor, b: Scalar, *, node: ir.Node) -> Tensor:
     power = node.inputs[1]
     assert power is not None
-    if power.dtype == node.inputs[0].dtype:  # type: ignore[union-attr]
-        return torch.pow(a, b)  # type: ignore[call-overload]
+    if power.dtype == node.inputs[0].dtype:
+        return torch.pow(a, b)
     if not a.element.is_floating_point and power.dtype is not None and torch_dtype(power.dtype).is_floating_point:
         a = a.to(torch.float64)
-    return torch.pow(a, b).to(torch_dtype(node.inputs[0].dtype))  # type: ignore[arg-type, union-attr, call-overload]
+    return torch.pow(a, b).to(torch_dtype(node.inputs[0].dtype))
 
 
 @op("Max")

@@ -113,7 +113,7 @@ def _plan(
         least, most = (min, max) if not any(isinstance(r, fx.Proxy) for r in ratios) else (torch.sym_min, torch.sym_max)
         common = ratios[0]
         for ratio in ratios[1:]:
-            common = (least if policy == "not_larger" else most)(common, ratio)  # type: ignore[operator]
+            common = (least if policy == "not_larger" else most)(common, ratio)
         factors = [common] * len(axes)
     for place, axis in enumerate(axes):
         size = x.size_of(axis)
@@ -167,13 +167,16 @@ def _interpolate(x: Tensor, plan: list[_Axis], settings: _Resampling, *, by_size
 
 def _torch_mode(x: Tensor, plan: list[_Axis], settings: _Resampling) -> str | None:
     half_pixel = settings.coordinates == "half_pixel" or (
-        settings.coordinates == "pytorch_half_pixel" and not any(isinstance(a.target, int) and a.target == 1 for a in plan)
+        settings.coordinates == "pytorch_half_pixel"
+        and not any(isinstance(a.target, int) and a.target == 1 for a in plan)
     )
     if settings.mode == "nearest":
         if settings.coordinates == "asymmetric" and settings.nearest == "floor":
             return "nearest"
         whole = all(isinstance(axis.scale, float) and axis.scale.is_integer() for axis in plan)
-        exact = half_pixel and (settings.nearest == "round_prefer_ceil" or (whole and settings.nearest.startswith("round")))
+        exact = half_pixel and (
+            settings.nearest == "round_prefer_ceil" or (whole and settings.nearest.startswith("round"))
+        )
         return "nearest-exact" if exact else None
     if settings.antialias:
         # torch leaves out what is outside the image; its cubic filter has another coefficient.
@@ -259,7 +262,9 @@ def _filtered(y: Any, axis: _Axis, settings: _Resampling, source: Any, x: Tensor
     result: Any = None
     for place, weight in zip(places, weights, strict=True):
         part = torch.index_select(y, axis.index, _inside(place, axis.size - 1))
-        part = part * _along(weight.to(torch.float32 if not x.element.is_floating_point else x.element), axis.index, x.rank)
+        part = part * _along(
+            weight.to(torch.float32 if not x.element.is_floating_point else x.element), axis.index, x.rank
+        )
         result = part if result is None else result + part
     return result
 

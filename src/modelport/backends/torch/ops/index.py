@@ -37,7 +37,7 @@ def gather(x: Tensor, indices: Weight, *, axis: int = 0, operands: Operands) -> 
         return torch.select(x, axis, known.items[0])
     index = operands.tensor(indices)
     if index.value is not None and index.element not in (torch.int64, torch.int32):
-        index = index.to(torch.int64)  # type: ignore[assignment]
+        index = index.to(torch.int64)
     return x[(slice(None),) * axis + (index,)]
 
 
@@ -51,7 +51,9 @@ def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Any:
     depth = indices.dims[-1]
     if depth is None:
         raise CannotBuild("the last size of its indices is not known; make it static")
-    parts = [_positive(part, x.size_of(batch_dims + i)) for i, part in enumerate(_unbound(indices.to(torch.int64), depth))]
+    parts = [
+        _positive(part, x.size_of(batch_dims + i)) for i, part in enumerate(_unbound(indices.to(torch.int64), depth))
+    ]
     batch = []
     for axis in range(batch_dims):
         shape = [1] * (indices.rank - 1)
@@ -100,10 +102,7 @@ def tensor_scatter(
 ) -> Any:
     axis %= cache.rank
     steps = torch.arange(update.size_of(axis), device=cache.device)
-    if write_indices is not None:
-        steps = write_indices.unsqueeze(1) + steps
-    else:
-        steps = steps.unsqueeze(0)
+    steps = steps.unsqueeze(0) if write_indices is None else write_indices.unsqueeze(1) + steps
     if mode == "circular":
         steps = torch.remainder(steps, cache.size_of(axis))
     shape = [1] * cache.rank
@@ -144,9 +143,7 @@ def unique(x: Tensor, *, axis: int | None = None, sorted: int = 1, node: ir.Node
     found = torch.unique(x, True, True, True, axis)
     values, inverse, counts = found[0], torch.flatten(found[1]), found[2]
     positions = torch.arange(inverse.size(0), device=x.device)
-    first = torch.scatter_reduce(
-        torch.full_like(counts, 2**62), 0, inverse, positions, "amin", include_self=True
-    )
+    first = torch.scatter_reduce(torch.full_like(counts, 2**62), 0, inverse, positions, "amin", include_self=True)
     if sorted:
         return values, first, inverse, counts
     order = torch.argsort(first)
@@ -162,7 +159,7 @@ def array_feature_extractor(x: Tensor, indices: Tensor) -> Any:
 
 @op("Binarizer", domain="ai.onnx.ml")
 def binarizer(x: Tensor, *, threshold: float = 0.0) -> Any:
-    return (x > threshold).to(x.element)
+    return torch.gt(x, threshold).to(x.element)
 
 
 @op("NonMaxSuppression")
@@ -205,7 +202,11 @@ def _intersection_over_union(boxes: Tensor, center_point_box: int) -> Any:
         top, bottom = torch.minimum(a, c), torch.maximum(a, c)
         left, right = torch.minimum(b, d), torch.maximum(b, d)
     area = (bottom - top) * (right - left)
-    height = torch.minimum(bottom.unsqueeze(-1), bottom.unsqueeze(-2)) - torch.maximum(top.unsqueeze(-1), top.unsqueeze(-2))
-    width = torch.minimum(right.unsqueeze(-1), right.unsqueeze(-2)) - torch.maximum(left.unsqueeze(-1), left.unsqueeze(-2))
+    height = torch.minimum(bottom.unsqueeze(-1), bottom.unsqueeze(-2)) - torch.maximum(
+        top.unsqueeze(-1), top.unsqueeze(-2)
+    )
+    width = torch.minimum(right.unsqueeze(-1), right.unsqueeze(-2)) - torch.maximum(
+        left.unsqueeze(-1), left.unsqueeze(-2)
+    )
     inside = torch.clamp_min(height, 0) * torch.clamp_min(width, 0)
     return inside / (area.unsqueeze(-1) + area.unsqueeze(-2) - inside)

@@ -17,7 +17,14 @@ def matmul(a: Tensor, b: Tensor) -> Any:
 
 @op("Gemm")
 def gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
 ) -> Any:
     y = torch.matmul(a.transpose(0, 1) if transA else a, b.transpose(0, 1) if transB else b)
     y = y if alpha == 1 else y * alpha

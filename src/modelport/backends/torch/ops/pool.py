@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
-from modelport.backends.torch.padding import Window, output_size, pad_axes, pad_input
+from modelport.backends.torch.padding import Window, output_size, pad_axes
 from modelport.backends.torch.registry import CannotBuild, op
 from modelport.backends.torch.traced import Sizes, Tensor
 
@@ -75,9 +75,8 @@ def max_pool(
         if ceil:
             end, ceil = tuple(e + r for e, r in zip(end, _rounded_up(x, window), strict=True)), False
         y, padding = pad_axes(y, window.begin, end, -math.inf), (0,) * len(window.kernel)
-    result = _MAX[len(window.kernel)](
-        y, window.kernel, window.strides, padding, window.dilations, ceil_mode=ceil, return_indices=indices
-    )
+    pool: Any = _MAX[len(window.kernel)]
+    result = pool(y, window.kernel, window.strides, padding, window.dilations, ceil_mode=ceil, return_indices=indices)
     values = result[0] if indices else result
     values = values.to(x.element) if integer else values
     if not indices:
@@ -127,7 +126,7 @@ def average_pool(
         # The elements that only `ceil_mode` adds are outside the tensor and its padding, and count for nothing.
         ones, bare = pad_axes(ones, window.begin, window.end, 1.0), (0,) * len(window.kernel)
         if ceil:
-            ones, ceil = pad_axes(ones, bare, _rounded_up(x, window)), False  # type: ignore[assignment]
+            ones, ceil = pad_axes(ones, bare, _rounded_up(x, window)), False
         return total / _window_sum(x, ones, replace(window, begin=bare, end=bare), ceil)
     return total / _window_sum(x, ones, window, ceil)
 
@@ -181,7 +180,7 @@ def global_lp_pool(x: Tensor, *, p: int = 2) -> Any:
 def max_unpool(
     x: Tensor,
     indices: Tensor,
-    output_shape: Sizes = None,
+    output_shape: Sizes | None = None,
     *,
     kernel_shape: Sequence[int],
     pads: Sequence[int] | None = None,
@@ -198,4 +197,4 @@ def max_unpool(
     y = torch.reshape(torch.scatter(flat, 0, torch.flatten(indices), torch.flatten(x)), [*lead, *spatial])
     if output_shape is None:
         return y
-    return pad_axes(y, [0] * len(spatial), [want - have for want, have in zip(output_shape[2:], spatial, strict=True)])  # type: ignore[arg-type]
+    return pad_axes(y, [0] * len(spatial), [want - have for want, have in zip(output_shape[2:], spatial, strict=True)])

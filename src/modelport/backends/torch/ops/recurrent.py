@@ -79,8 +79,10 @@ def gru(
 ) -> tuple[Any, Any]:
     stack = _Stack(hidden_size, num_layers, bidirectional, reverse, batch_first, dropout)
     if not linear_before_reset:
-        raise CannotBuild("it resets before the product (linear_before_reset=0, Keras' reset_after=False); torch.nn.GRU "
-                          "resets after it: train the source with that variant")  # fmt: skip
+        raise CannotBuild(
+            "it resets before the product (linear_before_reset=0, Keras' reset_after=False) and torch.nn.GRU after it; "
+            "train the source with the other variant"
+        )
     return _run("GRU", {}, x, h0, weights, stack, node, operands)
 
 
@@ -123,6 +125,7 @@ def _run(
     inputs = torch.flip(x, [time]) if stack.reverse else x
     given = dict(zip(stack.names, [*weights, *[None] * (len(stack.names) - len(weights))], strict=True))
     path = _place(kind, options, x, given, stack, node, operands)
+    result: Any
     if path is not None:
         result = operands.call(path, inputs) if state is None else operands.call(path, inputs, state)
     else:
@@ -179,7 +182,7 @@ def _functional(
     biased = any(operand is not None for name, operand in given.items() if name.startswith("bias"))
     zero = None
     parameters = []
-    for name, operand in given.items():
+    for operand in given.values():
         if operand is not None:
             parameters.append(operands.tensor(operand))
         elif biased:

@@ -31,7 +31,7 @@ def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _s
 
     @op(name)
     def apply(
-        x: Tensor, axes: Sizes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, node: ir.Node
+        x: Tensor, axes: Sizes | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, node: ir.Node
     ) -> Any:
         if not axes and noop_with_empty_axes:
             return function(before(x).unsqueeze(0), [0], False)
@@ -42,7 +42,7 @@ def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _s
             shape = node.outputs[0].shape
             if shape is None or not shape.is_static():
                 raise CannotBuild("it reduces an empty axis and the shape of its output is not known")
-            return x.new_full(tuple(int(dim) for dim in shape), empty(x.element))  # type: ignore[call-overload]
+            return x.new_full(tuple(int(dim) for dim in shape), empty(x.element))
         y = function(before(x), chosen, bool(keepdims))
         return y if x.element.is_floating_point or x.element.is_complex else y.to(x.element)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -37,15 +38,18 @@ def reshape(x: Tensor, shape: Sizes, *, allowzero: int = 0, node: ir.Node) -> An
 @op("Flatten")
 def flatten(x: Tensor, *, axis: int = 1) -> Any:
     axis = axis + x.rank if axis < 0 else axis
-    if 0 < axis < x.rank and axis == 1:
+    if axis == 1 and x.rank > 1:
         return torch.flatten(x, 1)
-    left, right = x.dims[:axis], x.dims[axis:]
-    if None not in left:
-        rows = int(np.prod(left))
-        return torch.reshape(x, [rows, -1]) if rows or None in right else x.reshape(rows, int(np.prod(right)))
-    if None not in right and np.prod(right):
-        return torch.reshape(x, [-1, int(np.prod(right))])
-    return torch.flatten(torch.flatten(x, axis), 0, axis - 1)
+    rows, columns = _product(x.dims[:axis]), _product(x.dims[axis:])
+    if rows is None and columns is None:
+        return torch.flatten(torch.flatten(x, axis), 0, axis - 1)
+    if rows is None or columns is None:
+        return torch.reshape(x, [-1 if rows is None else rows, -1 if columns is None else columns])
+    return torch.reshape(x, [rows, columns])
+
+
+def _product(dims: tuple[int | None, ...]) -> int | None:
+    return None if None in dims else math.prod(cast(tuple[int, ...], dims))
 
 
 @op("Transpose")
@@ -54,7 +58,7 @@ def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Any:
 
 
 @op("Squeeze")
-def squeeze(x: Tensor, axes: Sizes = None) -> Any:
+def squeeze(x: Tensor, axes: Sizes | None = None) -> Any:
     if axes is None:
         axes = [axis for axis, dim in enumerate(x.dims) if dim == 1]
     return torch.squeeze(x, tuple(axes))
@@ -67,9 +71,9 @@ def unsqueeze(x: Tensor, axes: Sizes, *, node: ir.Node) -> Any:
         shape = node.outputs[0].shape
         if shape is None or not shape.is_static():
             raise CannotBuild("its axes are computed by the model and the shape of its output is not known")
-        return torch.reshape(x, [int(dim) for dim in shape])  # type: ignore[call-overload]
+        return torch.reshape(x, [int(dim) for dim in shape])
     for axis in sorted(axis % rank for axis in axes):
-        x = torch.unsqueeze(x, axis)  # type: ignore[assignment]
+        x = torch.unsqueeze(x, axis)
     return x
 
 
@@ -79,7 +83,8 @@ def expand(x: Tensor, shape: Sizes, *, node: ir.Node) -> Any:
     sizes = [1] * (rank - len(shape)) + shape
     lead = rank - x.rank
     target = [sizes[axis] if axis < lead else _widest(x, axis - lead, sizes[axis], axis, node) for axis in range(rank)]
-    return x.expand(*target)
+    # A function, not a method: unpickling a GraphModule traces its code again with plain tensors for the constants.
+    return torch.broadcast_to(x, target)
 
 
 def _widest(x: Tensor, axis: int, size: Any, out: int, node: ir.Node) -> Any:
@@ -89,15 +94,20 @@ def _widest(x: Tensor, axis: int, size: Any, out: int, node: ir.Node) -> Any:
         return -1
     if dim is not None:
         return size if dim == 1 else -1
-    shape, inner = node.outputs[0].shape, node.inputs[0].shape  # type: ignore[union-attr]
-    if shape is not None and inner is not None and str(shape[out]) == str(inner[axis]) and "None" not in str(shape[out]):
+    shape, inner = node.outputs[0].shape, node.inputs[0].shape
+    if (
+        shape is not None
+        and inner is not None
+        and str(shape[out]) == str(inner[axis])
+        and "None" not in str(shape[out])
+    ):
         return -1
     return torch.sym_max(x.size(axis), size)
 
 
 @op("Tile")
 def tile(x: Tensor, repeats: Sizes) -> Any:
-    return x.repeat(*repeats) if repeats else x.clone()
+    return torch.tile(x, repeats)
 
 
 @op("Concat")
@@ -107,7 +117,7 @@ def concat(*tensors: Tensor, axis: int) -> Any:
 
 @op("Split")
 def split(
-    x: Tensor, sizes: Sizes = None, *, axis: int = 0, num_outputs: int | None = None, node: ir.Node
+    x: Tensor, sizes: Sizes | None = None, *, axis: int = 0, num_outputs: int | None = None, node: ir.Node
 ) -> tuple[Any, ...]:
     if sizes is None:
         count = num_outputs or len(node.outputs)
@@ -133,10 +143,16 @@ def slice_(
     strides = [1] * len(begins) if steps is None else operands.sizes(steps)
     places = [axis % x.rank for axis in (range(len(begins)) if axes is None else operands.sizes(axes))]
     index: list[slice] = [slice(None)] * x.rank
-    flipped = [axis for axis, step in zip(places, strides, strict=True) if step < 0]
+    flipped = [axis for axis, step in zip(places, strides, strict=True) if isinstance(step, int) and step < 0]
     for axis, start, end, step in zip(places, begins, stops, strides, strict=True):
         index[axis] = _mirrored(x, axis, start, end, step) if axis in flipped else _forward(start, end, step)
     y: Any = torch.flip(x, flipped) if flipped else x
+    if any(isinstance(bound, fx.Proxy) for part in index for bound in (part.start, part.stop)):
+        # Indexing a constant by a traced size cannot be traced again, which unpickling a GraphModule does.
+        for axis, part in enumerate(index):
+            if part != slice(None):
+                y = torch.ops.aten.slice.Tensor(y, axis, part.start, part.stop, part.step or 1)
+        return y
     while index and index[-1] == slice(None):
         index.pop()
     return y[tuple(index)] if index else y

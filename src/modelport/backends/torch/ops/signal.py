@@ -22,9 +22,7 @@ def _complex(x: Tensor) -> Any:
 
 
 @op("DFT")
-def dft(
-    x: Tensor, length: Size = None, axis: Size = -2, *, inverse: int = 0, onesided: int = 0
-) -> Any:
+def dft(x: Tensor, length: Size = None, axis: Size = -2, *, inverse: int = 0, onesided: int = 0) -> Any:
     axis = axis % x.rank if isinstance(axis, int) else axis
     if isinstance(axis, int) and axis == x.rank - 1:
         raise CannotBuild("it transforms the axis of real and imaginary parts")
@@ -43,7 +41,9 @@ def dft(
 def stft(
     signal: Tensor, frame_step: Size, window: Tensor | None = None, frame_length: Size = None, *, onesided: int = 1
 ) -> Any:
-    length = frame_length if frame_length is not None else (window.size_of(0) if window is not None else signal.size_of(1))
+    length = (
+        frame_length if frame_length is not None else (window.size_of(0) if window is not None else signal.size_of(1))
+    )
     frames = _complex(signal).unfold(1, length, frame_step)
     frames = frames if window is None else frames * window
     real = signal.dims[-1] == 1

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def split(x: Ints, split: Ints | None = None, *, axis: int = 0, num_outputs: int
     if split is None or not split.known:
         return NotImplemented
     bounds = np.cumsum([0, *split.items]).tolist()
-    return tuple(Ints(x.items[a:b], 1, x.dtype) for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(Ints(x.items[a:b], 1, x.dtype) for a, b in pairwise(bounds))
 
 
 @size_op("Unsqueeze")

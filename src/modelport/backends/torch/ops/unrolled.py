@@ -117,7 +117,7 @@ def _direction(
         emitted = new[0]
         if lengths is not None:
             # A sequence that has ended keeps its state and gives zeros.
-            alive = (lengths > time).unsqueeze(1)
+            alive = torch.gt(lengths, time).unsqueeze(1)
             new = tuple(torch.where(alive, fresh, old) for fresh, old in zip(new, carry, strict=True))
             emitted = torch.where(alive, emitted, torch.zeros_like(emitted))
         output.append(emitted)
@@ -125,7 +125,9 @@ def _direction(
     return output, carry
 
 
-def _weights(w: Tensor, r: Tensor, b: Tensor | None, direction: int, gates: int) -> tuple[Any, Any, list[Any], list[Any]]:
+def _weights(
+    w: Tensor, r: Tensor, b: Tensor | None, direction: int, gates: int
+) -> tuple[Any, Any, list[Any], list[Any]]:
     """One direction's matrices, transposed, and its two biases by gate."""
     matrix, recurrent = torch.select(w, 0, direction).transpose(0, 1), torch.select(r, 0, direction).transpose(0, 1)
     if b is None:
