@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -49,7 +49,8 @@ def flatten(x: Tensor, *, axis: int = 1) -> Any:
 
 
 def _product(dims: tuple[int | None, ...]) -> int | None:
-    return None if None in dims else math.prod(cast(tuple[int, ...], dims))
+    known = [dim for dim in dims if dim is not None]
+    return math.prod(known) if len(known) == len(dims) else None
 
 
 @op("Transpose")
