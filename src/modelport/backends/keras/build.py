@@ -16,9 +16,9 @@ from modelport.backends.keras.build_layers import LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
 from modelport.backends.keras.layers import weights as layer_weights
 from modelport.backends.keras.lengths import Lengths
-from modelport.backends.keras.names import Names, name_operations, operations
+from modelport.backends.keras.names import Names, depth, name_operations, operations, recursion
 from modelport.backends.keras.ops.registry import OPS, CannotBuild, NeedsValues
-from modelport.backends.keras.ops.tensors import KERAS_DTYPES, cast, dtype, keras_dtype
+from modelport.backends.keras.ops.tensors import KERAS_DTYPES, cast, dtype, keras_dtype, plus
 from modelport.backends.keras.runtime import OnnxOp, call
 from modelport.backends.keras.site import Site
 from modelport.core.backend import Built
@@ -28,10 +28,13 @@ from modelport.core.signature import Signature, leaves, map_tree
 from modelport.graph.expr import Expr
 from modelport.graph.layers import recognize_layers
 from modelport.graph.layout import to_channels_last
-from modelport.graph.normal import normalize
+from modelport.graph.normal import drop_dead_nodes, normalize
 from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.signature import graph_inputs, read_signature
 from modelport.graph.weights import ROLES_KEY, roles
+
+_SHALLOW = 700
+"""How deep a model may be that Keras loads under Python's usual recursion limit of 1000."""
 
 
 def build(graph: ir.Model) -> Built:
@@ -43,6 +46,7 @@ def build(graph: ir.Model) -> Built:
     """
     signature = read_signature(graph)
     model, transposes = to_channels_last(recognize_layers(normalize(graph)))
+    drop_dead_nodes(model)
     program = Program(model, signature, strict=ROLES_KEY in graph.metadata_props)
     native = program.model()
     if transposes:
@@ -96,10 +100,11 @@ class Program:
     def _input(self, value: ir.Value) -> Any:
         kind = value.dtype
         if kind is None or int(kind) not in KERAS_DTYPES or value.shape is None:
+            count = "unknown" if value.shape is None else len(value.shape)
             raise UnsupportedModelError(
-                f"input {value.name!r} is {kind.name if kind else value.type} of rank "
-                f"{'unknown' if value.shape is None else len(value.shape)}: a Keras input is a tensor of a known rank and "
-                f"one of the dtypes {sorted(set(KERAS_DTYPES.values()))}. Convert the input in the source model."
+                f"input {value.name!r} is {kind.name if kind else value.type} of rank {count}: a Keras input is a "
+                f"tensor of a known rank and of one of the dtypes {sorted(set(KERAS_DTYPES.values()))}. "
+                "Convert the input in the source model."
             )
         shape = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
         # A layer's name leads its weights home, so where both have one name the input's layer is called otherwise.
@@ -135,11 +140,14 @@ class Program:
             raise CannotBuild(f"{value.name!r} has no value")
         if not any(isinstance(size, Expr) for size in array.ravel()):
             return array.astype(kind.numpy())
-        scalars = [self.lengths.scalar(size) for size in array.ravel()]
-        return ops.reshape(
-            ops.stack([cast(np.asarray(s) if isinstance(s, int) else s, keras_dtype(kind)) for s in scalars]),
-            array.shape,
-        )
+        name = keras_dtype(kind)
+        flat = [0 if isinstance(size, Expr) else size for size in array.ravel()]
+        total: Any = np.array(flat, kind.numpy())
+        for place, size in enumerate(array.ravel()):
+            if isinstance(size, Expr):
+                here = np.arange(len(flat)) == place
+                total = plus(total, ops.multiply(cast(self.lengths.scalar(size), name), here.astype(kind.numpy())))
+        return ops.reshape(total, array.shape)
 
     def tensor(self, value: ir.Value | None) -> Any:
         """A value as an operator takes it: a Keras tensor, or an array that is small enough for the configuration."""
@@ -263,7 +271,7 @@ class Program:
         try:
             if found.at_run_time:
                 raise NeedsValues("the shape of its result depends on values")
-            extra = {"site": Site(self, node), "outputs": _used(node), "result": self._results(node)[0][0]}
+            extra = {"site": Site(self, node), "outputs": _used(node), "result": self._result(node)}
             result = call(found, node.inputs, attributes, extra, self.taken)
         except NeedsValues as why:
             return self._at_run_time(node, attributes, str(why))
@@ -272,21 +280,27 @@ class Program:
             each if isinstance(each, (keras.KerasTensor, np.ndarray)) else np.asarray(each) for each in results
         )
 
-    def _results(self, node: ir.Node) -> list[tuple[str, tuple[int | None, ...] | None]]:
-        """Dtype and shape of every output that is used."""
-        found: list[tuple[str, tuple[int | None, ...] | None]] = []
+    def _result(self, node: ir.Node) -> str:
+        """The dtype of the first output; empty where it is not known."""
+        return KERAS_DTYPES.get(int(self.info.dtype(node.outputs[0]) or 0), "")
+
+    def _results(self, node: ir.Node) -> list[tuple[str, tuple[int | None, ...]]]:
+        """Dtype and shape of every output that is used.
+
+        Raises:
+            CannotBuild: one of them is not known.
+        """
+        found: list[tuple[str, tuple[int | None, ...]]] = []
         for value in node.outputs[: _used(node)]:
             kind, dims = self.info.dtype(value), self.info.dims(value)
-            shape = None if dims is None else tuple(dim if isinstance(dim, int) else None for dim in dims)
-            found.append((KERAS_DTYPES.get(int(kind or 0), ""), shape))
+            if dims is None or int(kind or 0) not in KERAS_DTYPES:
+                raise CannotBuild(f"the dtype or rank of {value.name!r} is not known, or is none that Keras has")
+            found.append((keras_dtype(kind or 0), tuple(dim if isinstance(dim, int) else None for dim in dims)))
         return found
 
     def _at_run_time(self, node: ir.Node, attributes: dict[str, Any], why: str) -> Any:
         """The node in the custom layer that runs it eagerly."""
         results = self._results(node)
-        for (kind, shape), value in zip(results, node.outputs, strict=False):
-            if not kind or shape is None:
-                raise CannotBuild(f"{why}, and the dtype or rank of {value.name!r} is not known")
         given = [self.tensor(value) for value in node.inputs]
         tensors = [each for each in given if isinstance(each, keras.KerasTensor)]
         if not tensors:
@@ -309,7 +323,12 @@ class Program:
         tensors = list(outputs.values())
         name_operations(tensors, self.names, self._kept)
         self._keep_inputs(tensors)
-        model = keras.Model(inputs, map_tree(lambda name: outputs[name], self.signature.returns), name="model")
+        deep = depth(tensors)
+        if deep > _SHALLOW:
+            self.note("changed", "model", f"is {deep} operations deep, and Keras walks it recursively: before it is loaded "
+                      f"from a .keras file call sys.setrecursionlimit({deep + 1000})")  # fmt: skip
+        with recursion(2 * deep):
+            model = keras.Model(inputs, map_tree(lambda name: outputs[name], self.signature.returns), name="model")
         self._assign()
         return model
 
@@ -330,11 +349,11 @@ class Program:
             flat = ops.reshape(self.operand(self.graph.initializers[name]), (-1,))
             # The sum of no elements: it is 0 and has no gradient.
             empty = ops.sum(ops.cast(flat[(slice(0, 0),)], "float32"))
-            nothing = empty if nothing is None else ops.add(nothing, empty)
+            nothing = empty if nothing is None else plus(nothing, empty)
         first = next(iter(outputs))
         tied = outputs[first]
         zero = cast(nothing, dtype(tied))
-        outputs[first] = ops.logical_or(tied, zero) if dtype(tied) == "bool" else ops.add(tied, zero)
+        outputs[first] = ops.logical_or(tied, zero) if dtype(tied) == "bool" else plus(tied, zero)
         return outputs
 
     def _keep_inputs(self, tensors: Iterable[Any]) -> None:

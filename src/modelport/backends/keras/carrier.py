@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from modelport.backends.keras.ops.tensors import cast, dtype
+from modelport.backends.keras.ops.tensors import cast, dtype, plus
 
 INLINE = 512
 """Constants of up to this many elements stand in the model's configuration; larger ones are weights."""
@@ -36,7 +36,7 @@ def carry(zero: Any, array: np.ndarray, name: str, kind: str) -> tuple[Any, Any]
     layer = keras.layers.EinsumDense(
         f"ab,b{letters}->a{letters}", output_shape=array.shape, name=name, dtype=kind, kernel_initializer="zeros"
     )
-    one = ops.reshape(ops.add(cast(zero, kind), 1), (1, 1))
+    one = ops.reshape(plus(cast(zero, kind), 1), (1, 1))
     return layer, ops.reshape(layer(one), array.shape)
 
 
@@ -47,7 +47,7 @@ def as_tensor(zero: Any, array: np.ndarray) -> Any:
         return ops.broadcast_to(as_tensor(zero, array.reshape(-1)[0]), array.shape)
     if kind == "bool":
         return ops.logical_or(cast(zero, "bool"), array)
-    return ops.add(cast(zero, kind), array)
+    return plus(cast(zero, kind), array)
 
 
 def is_inline(array: np.ndarray) -> bool:

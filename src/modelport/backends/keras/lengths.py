@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.registry import NeedsValues
-from modelport.backends.keras.ops.tensors import along, rank
+from modelport.backends.keras.ops.tensors import along, plus, rank
 from modelport.graph.expr import Atom, Call, Expr, Size
 
 
@@ -72,12 +72,12 @@ class Lengths:
             for atom, power in monomial:
                 for _ in range(power):
                     term = ops.multiply(self._atom(atom), term)
-            total = ops.add(term, total)
+            total = plus(term, total)
         return total if bottom == 1 else ops.floor_divide(total, bottom)
 
     def _atom(self, atom: Atom) -> Any:
         if isinstance(atom, str):
-            return ops.sum(ops.add(self.witness(atom), 1))
+            return ops.sum(plus(self.witness(atom), 1))
         if atom.function == "floor":
             return self.scalar(atom.args[0])
         left, *rest = (self.scalar(arg) for arg in atom.args)
@@ -111,7 +111,7 @@ class Lengths:
             factors += [self.witness(atom) if isinstance(atom, str) else self._of_call(atom)] * power
         whole = factors[0]
         for factor in factors[1:]:
-            whole = ops.reshape(ops.add(ops.expand_dims(whole, 1), ops.expand_dims(factor, 0)), (-1,))
+            whole = ops.reshape(plus(ops.expand_dims(whole, 1), ops.expand_dims(factor, 0)), (-1,))
         return whole
 
     def _of_call(self, atom: Call) -> Any:
@@ -126,7 +126,7 @@ class Lengths:
         """0, 1 ... size - 1 of int64."""
         if not isinstance(size, Expr):
             return np.arange(int(size))
-        return ops.subtract(ops.cumsum(ops.add(self.zeros(size), 1)), 1)
+        return ops.subtract(ops.cumsum(plus(self.zeros(size), 1)), 1)
 
     def zeros_of(self, shape: tuple[Size, ...]) -> Any:
         """Zeros of int64 in a shape."""
@@ -135,12 +135,12 @@ class Lengths:
         total: Any = None
         for axis, size in enumerate(shape):
             row = along(self.zeros(size), axis, len(shape))
-            total = row if total is None else ops.add(total, row)
+            total = row if total is None else plus(total, row)
         return total
 
     def places(self, shape: tuple[Size, ...]) -> Any:
         """The flat place of every element of a tensor of a shape."""
         total: Any = np.zeros((1,) * len(shape), np.int64)
         for axis, size in enumerate(shape):
-            total = ops.add(ops.multiply(total, self.scalar(size)), along(self.arange(size), axis, len(shape)))
+            total = plus(ops.multiply(total, self.scalar(size)), along(self.arange(size), axis, len(shape)))
         return total

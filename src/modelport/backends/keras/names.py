@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -59,6 +61,30 @@ def operations(tensors: Iterable[Any]) -> Iterator[Any]:
         stack.append((history, True))
         for node in operation._inbound_nodes:
             stack.extend((tensor._keras_history, False) for tensor in reversed(node.input_tensors))
+
+
+def depth(tensors: Iterable[Any]) -> int:
+    """How many operations the longest way to one of the tensors has."""
+    found: dict[int, int] = {}
+    for operation in operations(tensors):
+        before = (
+            found.get(id(t._keras_history.operation), 0)
+            for node in operation._inbound_nodes
+            for t in node.input_tensors
+        )
+        found[id(operation)] = 1 + max(before, default=0)
+    return max(found.values(), default=0)
+
+
+@contextmanager
+def recursion(frames: int) -> Iterator[None]:
+    """Let Python's stack grow by a number of frames: Keras walks a model recursively."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + frames)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def name_operations(outputs: Iterable[Any], names: Names, kept: Iterable[Any]) -> None:

@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from modelport.backends.keras.ops.math import to_dtype
 from modelport.backends.keras.ops.registry import NeedsValues
-from modelport.backends.keras.ops.tensors import cast, dtype, positive, rank
+from modelport.backends.keras.ops.tensors import cast, dtype, plus, positive, rank
 from modelport.graph.expr import Expr, Size, ceil, exact_div, is_at_least
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Site:
             NeedsValues: its rank is not known.
         """
         return self._dims(self.node.inputs[index])
+
+    def has_size(self, size: Size, axis: int) -> bool:
+        """Whether an axis of the first input has a size that is not static."""
+        return isinstance(size, Expr) and size == self.dims(0)[axis]
 
     def output_dims(self) -> tuple[Size, ...]:
         """The sizes of the first output."""
@@ -76,7 +80,7 @@ class Site:
         zeros = self.lengths.zeros_of(tuple(shape))
         if dtype(x) == "bool":
             return ops.logical_or(x, ops.cast(zeros, "bool"))
-        return ops.add(x, cast(zeros, dtype(x)))
+        return plus(x, cast(zeros, dtype(x)))
 
     def full(self, shape: tuple[Any, ...], fill: np.ndarray) -> Any:
         """A tensor of one value."""
@@ -87,7 +91,7 @@ class Site:
     def _filled(zeros: Any, fill: np.ndarray) -> Any:
         if fill.dtype == bool:
             return ops.logical_not(ops.cast(zeros, "bool"))
-        return ops.add(cast(zeros, dtype(fill)), fill)
+        return plus(cast(zeros, dtype(fill)), fill)
 
     def arange(self, start: Size, limit: Size, step: Size, result: str) -> Any:
         """`start`, `start + step`, ... below `limit`."""
@@ -96,7 +100,7 @@ class Site:
         span = limit - start
         count = span if step == 1 else ceil(exact_div(span, step) or span)
         numbers = ops.multiply(self.lengths.arange(count), step) if step != 1 else self.lengths.arange(count)
-        return cast(ops.add(numbers, self.lengths.scalar(start)), result)
+        return cast(plus(numbers, self.lengths.scalar(start)), result)
 
     def bounds(self, axis: int, start: Size, stop: Size) -> tuple[int | None, int | None] | None:
         """A slice's start and end as numbers counted from the front or the back; `None` where they are neither."""

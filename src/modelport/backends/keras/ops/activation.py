@@ -9,7 +9,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.math import in_wide
 from modelport.backends.keras.ops.registry import op
-from modelport.backends.keras.ops.tensors import along, cast, dtype, positive, precise, rank, size
+from modelport.backends.keras.ops.tensors import along, cast, dtype, plus, positive, precise, rank, size
 
 
 @op("Relu")
@@ -63,7 +63,7 @@ def sigmoid(x: Any) -> Any:
 
 @op("HardSigmoid")
 def hard_sigmoid(x: Any, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
-    return ops.clip(ops.add(ops.multiply(x, alpha), beta), 0.0, 1.0)
+    return ops.clip(plus(ops.multiply(x, alpha), beta), 0.0, 1.0)
 
 
 @op("HardSwish")
@@ -100,7 +100,7 @@ def softsign(x: Any) -> Any:
 def shrink(x: Any, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
     def rule(x: Any) -> Any:
         outside = ops.where(ops.greater(x, lambd), ops.subtract(x, bias), ops.zeros_like(x))
-        return ops.where(ops.less(x, -lambd), ops.add(x, bias), outside)
+        return ops.where(ops.less(x, -lambd), plus(x, bias), outside)
 
     if "float" in dtype(x):
         return rule(x)

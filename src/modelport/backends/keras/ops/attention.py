@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.registry import op
-from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, rank, size, sizes
+from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, plus, rank, size, sizes
 
 
 def _heads(x: Any, count: int) -> Any:
@@ -43,7 +43,7 @@ def _bias(q: Any, total: int, mask: Any, limits: tuple[int | None, int | None], 
     left, right = limits
     if left is None and right is None:
         return bias
-    places = ops.add(np.arange(size(q, 2)).reshape(-1, 1), offset)
+    places = plus(np.arange(size(q, 2)).reshape(-1, 1), offset)
     ahead = ops.subtract(np.arange(total).reshape(1, -1), places)
     seen: Any = None
     for allowed in (
@@ -53,7 +53,7 @@ def _bias(q: Any, total: int, mask: Any, limits: tuple[int | None, int | None], 
         if allowed is not None:
             seen = allowed if seen is None else ops.logical_and(seen, allowed)
     window = ops.where(seen, np.zeros((), np.float32), lowest)
-    return window if bias is None else ops.add(bias, window)
+    return window if bias is None else plus(bias, window)
 
 
 @op("Attention")
@@ -94,7 +94,7 @@ def attention(
     if lengths is not None:
         valid = ops.less(np.arange(total).reshape(1, 1, 1, -1), ops.reshape(cast(lengths, "int64"), (-1, 1, 1, 1)))
         unseen = ops.where(valid, np.zeros((), np.float32), np.array(-np.inf, np.float32))
-        bias = unseen if bias is None else ops.add(bias, unseen)
+        bias = unseen if bias is None else plus(bias, unseen)
     copies = size(q, 1) // size(k, 1)
     if copies > 1:
         k, v = ops.repeat(k, copies, axis=1), ops.repeat(v, copies, axis=1)
@@ -114,7 +114,7 @@ def _attend(
         scores = ops.multiply(ops.tanh(ops.divide(scores, softcap)), softcap)
         shown = scores if mode == 1 else shown
     if bias is not None:
-        scores = ops.add(scores, cast(bias, dtype(scores)))
+        scores = plus(scores, cast(bias, dtype(scores)))
         shown = scores if mode == 2 else shown
     elif mode == 2:
         shown = scores
@@ -155,7 +155,7 @@ def rotary_embedding(
     else:
         a, b = part(turned, 3, 0, width // 2), part(turned, 3, width // 2, None)
     real = ops.subtract(ops.multiply(cosines, a), ops.multiply(sines, b))
-    imaginary = ops.add(ops.multiply(sines, a), ops.multiply(cosines, b))
+    imaginary = plus(ops.multiply(sines, a), ops.multiply(cosines, b))
     if interleaved:
         turned = ops.reshape(ops.stack([real, imaginary], axis=-1), (-1, *sizes(data)[1:3], width))
     else:
@@ -195,7 +195,7 @@ def linear_attention(
         if "delta" in update_rule:
             value = ops.subtract(value, ops.matmul(ops.transpose(key, (0, 1, 3, 2)), state))
             value = value if rates is None else ops.multiply(value, ops.expand_dims(rates[:, :, step], 3))
-        state = ops.add(state, ops.multiply(key, value))
+        state = plus(state, ops.multiply(key, value))
         seen = ops.repeat(state, q_num_heads // kv_num_heads, axis=1) if q_num_heads > kv_num_heads else state
         results.append(ops.matmul(ops.expand_dims(q[:, :, step], 2), seen))
     result = cast(_joined(ops.multiply(ops.concatenate(results, axis=2), factor)), kind)
@@ -212,15 +212,12 @@ def causal_conv_with_state(
     x: Any, weight: Any, bias: Any = None, past: Any = None, *, activation: str = "none", outputs: int = 1
 ) -> Any:
     reach = size(weight, 2) - 1
-    if past is None:
-        data = ops.pad(x, ((0, 0), (0, 0), (reach, 0)))
-    else:
-        data = ops.concatenate([past, x], axis=2)
+    data = ops.pad(x, ((0, 0), (0, 0), (reach, 0))) if past is None else ops.concatenate([past, x], axis=2)
     total: Any = None
     for tap in range(reach + 1):
         seen = part(data, 2, tap, tap - reach or None)
         term = ops.multiply(seen, along(weight[:, 0, tap], 1, 3))
-        total = term if total is None else ops.add(total, term)
-    total = total if bias is None else ops.add(total, along(bias, 1, 3))
+        total = term if total is None else plus(total, term)
+    total = total if bias is None else plus(total, along(bias, 1, 3))
     total = ops.silu(total) if activation in ("silu", "swish") else total
     return (total, part(data, 2, -reach, None) if reach else data[:, :, :0]) if outputs > 1 else total

@@ -9,7 +9,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.registry import NeedsValues, spatial
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import cast, part, rank, size, sizes
+from modelport.backends.keras.ops.tensors import cast, part, plus, rank, size, sizes
 
 Numbers = Sequence[int]
 
@@ -79,7 +79,7 @@ def conv(
     window = dilated([size(weight, 2 + i) for i in range(count)], dilations)
     widths = explicit_pads(auto_pad, pads, sizes(x)[1:-1], window, strides)
     result = convolve(padded(x, ((0, 0), *widths, (0, 0))), kernel, strides, dilations, group)
-    return result if bias is None else ops.add(result, bias)
+    return result if bias is None else plus(result, bias)
 
 
 def _spread(x: Any, strides: Numbers) -> Any:
@@ -120,8 +120,8 @@ def transpose_pads(
             raise NeedsValues("the padding of a transposed convolution depends on a size that is not static")
         target = output_shape[i] if output_shape is not None else length * stride
         total = stride * (length - 1) + output_padding[i] + span - target
-        half = total // 2 if total > 0 else 0
-        before = half if auto_pad == "SAME_UPPER" else total - half
+        # Where the output is larger than the convolution, the zeros are added at the end.
+        before = max(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2, 0)
         result.append((before, total - before - output_padding[i]))
     return tuple(result)
 
@@ -159,7 +159,7 @@ def conv_transpose(
     kernels = ops.split(kernel, group, axis=-2) if group > 1 else [kernel]
     results = [convolve(a, b, (1,) * count, dilations, 1) for a, b in zip(inputs, kernels, strict=True)]
     result = cropped(results[0] if group == 1 else ops.concatenate(results, axis=-1), cuts)
-    return result if bias is None else ops.add(result, bias)
+    return result if bias is None else plus(result, bias)
 
 
 @spatial("ConvInteger")

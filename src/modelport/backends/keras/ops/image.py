@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.interpolate import Axis, taps
-from modelport.backends.keras.ops.registry import Array, Ints, NeedsValues, op, spatial
-from modelport.backends.keras.ops.tensors import along, cast, dtype, is_float, rank, size, sizes, static
+from modelport.backends.keras.ops.registry import Array, Ints, NeedsValues, Sizes, op, spatial
+from modelport.backends.keras.ops.tensors import along, cast, dtype, is_float, plus, rank, size, sizes, static
 
 
 def _place(axis: int, count: int) -> int:
@@ -27,7 +27,7 @@ def resize(
     x: Any,
     roi: Array | None = None,
     scales: Array | None = None,
-    lengths: Ints | None = None,
+    lengths: Sizes | None = None,
     *,
     antialias: int = 0,
     axes: Sequence[int] | None = None,
@@ -38,12 +38,15 @@ def resize(
     keep_aspect_ratio_policy: str = "stretch",
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
+    site: Any = None,
 ) -> Any:
     count = rank(x)
     chosen = [axis % count for axis in (range(count) if axes is None else axes)]
     places = [_place(axis, count) for axis in chosen]
     own = [sizes(x)[place] for place in places]
-    factors, targets = _targets(own, scales, lengths, keep_aspect_ratio_policy)
+    pairs = zip(lengths or (), places, strict=False)
+    kept = [site is not None and site.has_size(length, place) for length, place in pairs]
+    factors, targets = _targets(own, scales, lengths, kept, keep_aspect_ratio_policy)
     data = x if is_float(x) else cast(x, "float32")
     outside: Any = None
     for i, (place, factor, target) in enumerate(zip(places, factors, targets, strict=True)):
@@ -53,7 +56,7 @@ def resize(
         if length is None:
             data = _repeated(data, place, factor, mode)
             continue
-        bounds = (0.0, 1.0) if roi is None or not roi.size else (float(roi[i]), float(roi[len(chosen) + i]))
+        bounds = (0.0, 1.0) if roi is None or not roi.size else (float(roi[i]), float(roi[len(roi) // 2 + i]))
         axis = Axis(
             length, factor, target, coordinate_transformation_mode, mode, nearest_mode, cubic_coeff_a,
             bool(exclude_outside), bool(antialias), bounds,
@@ -67,20 +70,23 @@ def resize(
 
 
 def _targets(
-    own: Sequence[int | None], scales: Array | None, lengths: Ints | None, policy: str
+    own: Sequence[int | None], scales: Array | None, lengths: Sizes | None, kept: Sequence[bool], policy: str
 ) -> tuple[list[float], list[int]]:
-    """The scale and the new length of every axis."""
+    """The scale and the new length of every axis; 1 and 0 for one that keeps a length that is not static."""
     if scales is not None and scales.size:
         factors = [float(factor) for factor in scales]
         return factors, [0 if n is None else math.floor(n * f) for n, f in zip(own, factors, strict=True)]
-    if lengths is None or any(n is None for n in own):
-        raise NeedsValues("the scale depends on a size that is not static")
-    known = [n for n in own if n is not None]
-    factors = [target / n for n, target in zip(known, lengths, strict=True)]
+    factors = []
+    for n, target, same in zip(own, lengths or (), kept, strict=True):
+        if not same and (n is None or not isinstance(target, int)):
+            raise NeedsValues("the scale depends on a size that is not static")
+        factors.append(1.0 if same else target / (n or 1))
     if policy == "stretch":
-        return factors, list(lengths)
-    factor = min(factors) if policy == "not_larger" else max(factors)
-    return [factor] * len(known), [math.floor(n * factor + 0.5) for n in known]
+        return factors, [0 if same else n for n, same in zip(lengths or (), kept, strict=True)]
+    free = [factor for factor, same in zip(factors, kept, strict=True) if not same]
+    factor = min(free) if policy == "not_larger" else max(free)
+    targets = [math.floor((n or 0) * factor + 0.5) for n in own]
+    return [1.0 if same else factor for same in kept], targets
 
 
 def _repeated(x: Any, place: int, factor: float, mode: str) -> Any:
@@ -95,7 +101,7 @@ def _weighted(x: Any, place: int, which: np.ndarray, weights: np.ndarray) -> Any
     if which.shape[1] == 1:
         return ops.take(x, which[:, 0], axis=place)
     if which.shape[1] > 8:
-        matrix = np.zeros((sizes(x)[place], len(which)))
+        matrix = np.zeros((size(x, place), len(which)))
         for row, (indices, values) in enumerate(zip(which, weights, strict=True)):
             np.add.at(matrix[:, row], indices, values)
         product_ = ops.matmul(ops.moveaxis(x, place, -1), matrix.astype(dtype(x)))
@@ -104,7 +110,7 @@ def _weighted(x: Any, place: int, which: np.ndarray, weights: np.ndarray) -> Any
     for tap in range(which.shape[1]):
         share = along(weights[:, tap].astype(dtype(x)), place, rank(x))
         term = ops.multiply(ops.take(x, which[:, tap], axis=place), share)
-        total = term if total is None else ops.add(total, term)
+        total = term if total is None else plus(total, term)
     return total
 
 
@@ -114,21 +120,21 @@ def _reflected(x: Any, low: float, high: float) -> Any:
     if span == 0:
         return ops.zeros_like(x)
     distance = ops.mod(ops.subtract(x, low), 2 * span)
-    return ops.add(ops.minimum(distance, ops.subtract(2 * span, distance)), low)
+    return plus(ops.minimum(distance, ops.subtract(2 * span, distance)), low)
 
 
 def _cubic(ratio: Any, a: float = -0.75) -> list[Any]:
     """The four weights of a cubic convolution (Keys, 1981)."""
 
     def near(t: Any) -> Any:
-        return ops.add(ops.multiply(ops.multiply(ops.subtract(ops.multiply(t, a + 2), a + 3), t), t), 1.0)
+        return plus(ops.multiply(ops.multiply(ops.subtract(ops.multiply(t, a + 2), a + 3), t), t), 1.0)
 
     def far(t: Any) -> Any:
-        inner = ops.add(ops.multiply(ops.subtract(ops.multiply(t, a), 5 * a), t), 8 * a)
+        inner = plus(ops.multiply(ops.subtract(ops.multiply(t, a), 5 * a), t), 8 * a)
         return ops.subtract(ops.multiply(inner, t), 4 * a)
 
     rest = ops.subtract(1.0, ratio)
-    return [far(ops.add(ratio, 1.0)), near(ratio), near(rest), far(ops.add(rest, 1.0))]
+    return [far(plus(ratio, 1.0)), near(ratio), near(rest), far(plus(rest, 1.0))]
 
 
 @spatial("GridSample")
@@ -142,7 +148,7 @@ def grid_sample(x: Any, grid: Any, *, align_corners: int = 0, mode: str = "linea
         # The last coordinate of the grid is the first spatial axis.
         place = grid[..., count - 1 - i]
         half = (n - 1) / 2 if align_corners else n / 2
-        place = ops.add(ops.multiply(ops.add(place, 1.0), half), 0.0 if align_corners else -0.5)
+        place = plus(ops.multiply(plus(place, 1.0), half), 0.0 if align_corners else -0.5)
         if kind != "cubic" and padding_mode == "border":
             place = ops.clip(place, 0.0, n - 1.0)
         elif kind != "cubic" and padding_mode == "reflection":
@@ -152,7 +158,7 @@ def grid_sample(x: Any, grid: Any, *, align_corners: int = 0, mode: str = "linea
     total: Any = None
     for corner in product(*choices):
         term = _at(rows, corner, lengths, edges, padding_mode)
-        total = term if total is None else ops.add(total, term)
+        total = term if total is None else plus(total, term)
     return ops.reshape(total, (-1, *static(grid)[1:-1], size(x, -1)))
 
 
@@ -163,8 +169,8 @@ def _neighbours(place: Any, kind: str) -> list[tuple[Any, Any]]:
     first = ops.floor(place)
     ratio = ops.subtract(place, first)
     if kind == "linear":
-        return [(first, ops.subtract(1.0, ratio)), (ops.add(first, 1.0), ratio)]
-    return [(ops.add(first, i - 1.0), weight) for i, weight in enumerate(_cubic(ratio))]
+        return [(first, ops.subtract(1.0, ratio)), (plus(first, 1.0), ratio)]
+    return [(plus(first, i - 1.0), weight) for i, weight in enumerate(_cubic(ratio))]
 
 
 def _at(rows: Any, corner: Any, lengths: list[int], edges: Any, padding_mode: str) -> Any:
@@ -179,7 +185,7 @@ def _at(rows: Any, corner: Any, lengths: list[int], edges: Any, padding_mode: st
             hit = ops.cast(ops.equal(inside, coordinate), dtype(coordinate))
             weight = hit if weight is None else ops.multiply(weight, hit)
         index = cast(ops.round(inside), "int64")
-        flat = index if flat is None else ops.add(ops.multiply(flat, n), index)
+        flat = index if flat is None else plus(ops.multiply(flat, n), index)
         if weight is not None:
             share = weight if share is None else ops.multiply(share, weight)
     places = math.prod(static(flat)[1:])
@@ -194,7 +200,7 @@ def affine_grid(theta: Any, shape: Ints, *, align_corners: int = 0) -> Any:
     for n in lengths:
         steps = np.arange(n) * 2 / max(n - 1, 1) - 1 if align_corners else (np.arange(n) * 2 + 1) / n - 1
         axes.append(steps.astype(dtype(theta)))
-    mesh = np.stack(np.meshgrid(*axes, indexing="ij")[::-1] + [np.ones(lengths, dtype(theta))], axis=-1)
+    mesh = np.stack([*np.meshgrid(*axes, indexing="ij")[::-1], np.ones(lengths, dtype(theta))], axis=-1)
     points = ops.matmul(mesh.reshape(-1, len(lengths) + 1), ops.transpose(theta, (0, 2, 1)))
     return ops.reshape(points, (-1, *lengths, len(lengths)))
 

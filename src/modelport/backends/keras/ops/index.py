@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.registry import Ints, op
-from modelport.backends.keras.ops.tensors import along, cast, dtype, part, positive, rank, size, sizes, wide
+from modelport.backends.keras.ops.tensors import along, cast, dtype, part, plus, positive, rank, size, sizes, wide
 
 
 def length(x: Any, axis: int) -> Any:
@@ -35,7 +35,7 @@ def wrapped(indices: Any, bound: Any) -> Any:
     indices = cast(indices, "int64")
     if isinstance(indices, np.ndarray) and isinstance(bound, int):
         return np.where(indices < 0, indices + bound, indices)
-    return ops.where(ops.less(indices, 0), ops.add(indices, bound), indices)
+    return ops.where(ops.less(indices, 0), plus(indices, bound), indices)
 
 
 @op("Gather")
@@ -67,7 +67,7 @@ def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Any:
             place = counting(part(indices, -1, 0, 1), axis)[..., 0]
         else:
             place = wrapped(indices[..., axis - batch_dims], length(x, axis))
-        flat = place if flat is None else ops.add(ops.multiply(flat, size(x, axis)), place)
+        flat = place if flat is None else plus(ops.multiply(flat, size(x, axis)), place)
     rows = ops.reshape(x, (-1, *(n if n is not None else -1 for n in sizes(x)[count:])))
     return ops.take(rows, flat, axis=0)
 
@@ -95,7 +95,7 @@ def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduc
     axis = positive(axis, rank(x))
     indices = wrapped(indices, length(x, axis))
     zeros = ops.zeros_like(indices)
-    places = [indices if i == axis else ops.add(counting(indices, i), zeros) for i in range(rank(x))]
+    places = [indices if i == axis else plus(counting(indices, i), zeros) for i in range(rank(x))]
     places = ops.reshape(ops.stack(places, axis=-1), (-1, rank(x)))
     return scattered(x, places, ops.reshape(updates, (-1,)), reduction)
 

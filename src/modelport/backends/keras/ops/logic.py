@@ -103,8 +103,8 @@ def bit_shift(a: Any, b: Any, *, direction: str) -> Any:
     bits = 8 * np.dtype(dtype(a)).itemsize
     beyond = ops.logical_or(ops.less(wide(b), 0), ops.greater_equal(wide(b), bits))
     if direction == "LEFT":
-        return ops.where(beyond, ops.zeros_like(a), in_wide(ops.left_shift, a, b))
+        return cast(ops.where(beyond, 0, ops.left_shift(wide(a), wide(b))), dtype(a))
     # Beyond its width a number is all sign.
     places = ops.where(beyond, bits - 1, wide(b))
-    shifted = cast(ops.right_shift(wide(a), cast(places, dtype(wide(a)))), dtype(a))
-    return shifted if dtype(a).startswith("int") else ops.where(beyond, ops.zeros_like(a), shifted)
+    shifted = ops.right_shift(wide(a), cast(places, dtype(wide(a))))
+    return cast(shifted if dtype(a).startswith("int") else ops.where(beyond, 0, shifted), dtype(a))

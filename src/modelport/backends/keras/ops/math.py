@@ -15,6 +15,7 @@ from modelport.backends.keras.ops.tensors import (
     is_float,
     keras_dtype,
     part,
+    plus,
     positive,
     precise,
     rank,
@@ -35,7 +36,7 @@ def truncated_divide(a: Any, b: Any) -> Any:
 
 @op("Add")
 def add(a: Any, b: Any) -> Any:
-    return in_wide(ops.add, a, b)
+    return in_wide(plus, a, b)
 
 
 @op("Sub")
@@ -129,7 +130,10 @@ def cast_(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any:
 
 @op("BitCast")
 def bit_cast(x: Any, *, to: int) -> Any:
-    return ops.view(x, keras_dtype(to))
+    target = keras_dtype(to)
+    if target == "bool":
+        return ops.not_equal(ops.view(x, "uint8"), 0)
+    return ops.view(cast(x, "uint8") if dtype(x) == "bool" else x, target)
 
 
 @op("CastLike")
@@ -161,12 +165,12 @@ def minimum(*xs: Any) -> Any:
 
 @op("Sum")
 def sum_(*xs: Any) -> Any:
-    return in_wide(lambda *values: reduce(ops.add, values), *xs)
+    return in_wide(lambda *values: reduce(plus, values), *xs)
 
 
 @op("Mean")
 def mean(*xs: Any) -> Any:
-    return ops.divide(reduce(ops.add, xs), float(len(xs)))
+    return ops.divide(reduce(plus, xs), float(len(xs)))
 
 
 @op("Clip")
@@ -191,7 +195,7 @@ def gemm(
 ) -> Any:
     product = in_wide(ops.matmul, ops.transpose(a) if transA else a, ops.transpose(b) if transB else b)
     product = scaled(product, alpha)
-    return product if c is None else in_wide(ops.add, product, scaled(c, beta))
+    return product if c is None else in_wide(plus, product, scaled(c, beta))
 
 
 def scaled(x: Any, factor: float) -> Any:
@@ -269,4 +273,4 @@ def mean_variance_normalization(x: Any, *, axes: tuple[int, ...] = (0, 2, 3)) ->
     data = precise(x)
     centred = ops.subtract(data, ops.mean(data, axis=axes, keepdims=True))
     deviation = ops.sqrt(ops.mean(ops.square(centred), axis=axes, keepdims=True))
-    return cast(ops.divide(centred, ops.add(deviation, 1e-9)), dtype(x))
+    return cast(ops.divide(centred, plus(deviation, 1e-9)), dtype(x))

@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from modelport.backends.keras.ops.registry import Array, CannotBuild, op, spatial
-from modelport.backends.keras.ops.tensors import cast, dtype, positive, precise, rank, size, sizes
+from modelport.backends.keras.ops.tensors import cast, dtype, plus, positive, precise, rank, size, sizes
 
 
 @spatial("BatchNormalization")
@@ -29,7 +29,7 @@ def batch_normalization(
     own_mean, own_variance = ops.mean(x, axis=axes), ops.var(x, axis=axes)
     result = _normalised(x, own_mean, own_variance, scale, bias, epsilon)
     moved = [
-        ops.add(ops.multiply(old, momentum), ops.multiply(new, 1 - momentum))
+        plus(ops.multiply(old, momentum), ops.multiply(new, 1 - momentum))
         for old, new in ((mean, own_mean), (variance, own_variance))
     ]
     return (result, *moved)[:outputs] if outputs > 1 else result
@@ -37,8 +37,8 @@ def batch_normalization(
 
 def _normalised(x: Any, mean: Any, variance: Any, scale: Any, bias: Any, epsilon: float) -> Any:
     """Statistics and affine weights of the last axis, in the dtype of the statistics."""
-    factor = ops.divide(cast(scale, dtype(mean)), ops.sqrt(ops.add(variance, epsilon)))
-    result = ops.add(ops.multiply(ops.subtract(cast(x, dtype(mean)), mean), factor), cast(bias, dtype(mean)))
+    factor = ops.divide(cast(scale, dtype(mean)), ops.sqrt(plus(variance, epsilon)))
+    result = plus(ops.multiply(ops.subtract(cast(x, dtype(mean)), mean), factor), cast(bias, dtype(mean)))
     return cast(result, dtype(x))
 
 
@@ -47,14 +47,14 @@ def _standardised(x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, A
     mean = ops.mean(x, axis=axes, keepdims=True)
     centred = ops.subtract(x, mean)
     variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
-    inverse = ops.divide(1.0, ops.sqrt(ops.add(variance, epsilon)))
+    inverse = ops.divide(1.0, ops.sqrt(plus(variance, epsilon)))
     return ops.multiply(centred, inverse), mean, inverse
 
 
 @spatial("InstanceNormalization")
 def instance_normalization(x: Any, scale: Any, bias: Any, *, epsilon: float = 1e-5) -> Any:
     data, _, _ = _standardised(precise(x), tuple(range(1, rank(x) - 1)), epsilon)
-    return cast(ops.add(ops.multiply(data, precise(scale)), precise(bias)), dtype(x))
+    return cast(plus(ops.multiply(data, precise(scale)), precise(bias)), dtype(x))
 
 
 @spatial("GroupNormalization")
@@ -71,12 +71,12 @@ def group_normalization(
         variance = _over_groups(
             ops.mean(ops.square(centred), axis=tuple(range(1, count - 1)), keepdims=True), num_groups
         )
-        data = ops.divide(centred, ops.sqrt(ops.add(variance, epsilon)))
+        data = ops.divide(centred, ops.sqrt(plus(variance, epsilon)))
     else:
         grouped = ops.reshape(precise(x), (-1, *inner, num_groups, channels // num_groups))
         data, _, _ = _standardised(grouped, (*range(1, count - 1), count), epsilon)
         data = ops.reshape(data, (-1, *inner, channels))
-    return cast(ops.add(ops.multiply(data, precise(scale)), precise(bias)), dtype(x))
+    return cast(plus(ops.multiply(data, precise(scale)), precise(bias)), dtype(x))
 
 
 def _over_groups(statistic: Any, groups: int) -> Any:
@@ -101,7 +101,7 @@ def layer_normalization(
     axes = tuple(range(positive(axis, rank(x)), rank(x)))
     data, mean, inverse = _standardised(precise(x), axes, epsilon)
     result = ops.multiply(cast(data, dtype(x)), scale)
-    result = result if bias is None else ops.add(result, bias)
+    result = result if bias is None else plus(result, bias)
     return (result, mean, inverse)[:outputs] if outputs > 1 else result
 
 
@@ -110,7 +110,7 @@ def rms_normalization(x: Any, scale: Any, *, axis: int = -1, epsilon: float = 1e
     axes = tuple(range(positive(axis, rank(x)), rank(x)))
     data = precise(x)
     mean_square = ops.mean(ops.square(data), axis=axes, keepdims=True)
-    data = ops.divide(data, ops.sqrt(ops.add(mean_square, epsilon)))
+    data = ops.divide(data, ops.sqrt(plus(mean_square, epsilon)))
     return ops.multiply(cast(data, dtype(x)), scale)
 
 
@@ -130,8 +130,8 @@ def lrn(x: Any, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, s
     channels = sizes(x)[-1]
     total = squares[..., 0:channels]
     for start in range(1, size):
-        total = ops.add(total, squares[..., start : start + (channels or 0)])
-    return ops.divide(x, ops.power(ops.add(ops.multiply(total, alpha / size), bias), beta))
+        total = plus(total, squares[..., start : start + (channels or 0)])
+    return ops.divide(x, ops.power(plus(ops.multiply(total, alpha / size), bias), beta))
 
 
 @op("Dropout")

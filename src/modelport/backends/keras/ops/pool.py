@@ -14,7 +14,7 @@ from modelport.backends.keras.ops.conv import Numbers, dilated, explicit_pads
 from modelport.backends.keras.ops.math import in_wide
 from modelport.backends.keras.ops.registry import NeedsValues, spatial
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import dtype, is_float, rank, sizes, static
+from modelport.backends.keras.ops.tensors import dtype, is_float, plus, rank, sizes, static
 
 Widths = tuple[tuple[int, int], ...]
 
@@ -126,7 +126,7 @@ def _counts(x: Any, window: Window, include_pad: int) -> Any:
         inner = ((0, 0), *window.pads, (0, 0))
         ones = padded(ones, inner, 1.0 if include_pad else 0.0)
         ones = padded(ones, ((0, 0), *((0, more) for more in window.extra), (0, 0)))
-        return reduce(ops.add, window.views(ones))
+        return reduce(plus, window.views(ones))
     ones = np.ones((1, *lengths, 1), np.float32)
     ones = np.pad(ones, ((0, 0), *window.pads, (0, 0)), constant_values=1.0 if include_pad else 0.0)
     ones = np.pad(ones, ((0, 0), *((0, more) for more in window.extra), (0, 0)))
@@ -148,7 +148,7 @@ def average_pool(
     window = Window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     data = padded(x, window.widths)
     if not window.plain:
-        return ops.divide(reduce(ops.add, window.views(data)), _counts(x, window, count_include_pad))
+        return ops.divide(reduce(plus, window.views(data)), _counts(x, window, count_include_pad))
     average = ops.average_pool(data, window.kernel, window.strides, "valid", "channels_last")
     if not any(map(any, window.widths)) or (count_include_pad and not any(window.extra)):
         return average
@@ -170,7 +170,7 @@ def lp_pool(
 ) -> Any:
     window = Window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     powers = padded(ops.power(ops.abs(x), float(p)), window.widths)
-    return ops.power(reduce(ops.add, window.views(powers)), 1.0 / p)
+    return ops.power(reduce(plus, window.views(powers)), 1.0 / p)
 
 
 def _inner(x: Any) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from modelport.backends.keras.ops.tensors import (
     channels_last,
     dtype,
     keras_dtype,
+    plus,
     rank,
     size,
 )
@@ -52,7 +53,7 @@ def quantize_linear(
     data = ops.divide(cast(x, working), cast(_spread(scale, x, axis, block_size), working))
     rounded = ops.round(cast(data, "float32"))
     if zero_point is not None:
-        rounded = ops.add(rounded, cast(_spread(zero_point, x, axis, block_size), "float32"))
+        rounded = plus(rounded, cast(_spread(zero_point, x, axis, block_size), "float32"))
     return saturated(rounded, result)
 
 
@@ -78,7 +79,7 @@ def dynamic_quantize_linear(x: Any) -> Any:
     low, high = ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0)
     scale = ops.divide(ops.subtract(high, low), 255.0)
     zero = ops.clip(ops.round(ops.divide(ops.negative(low), scale)), 0.0, 255.0)
-    quantised = ops.add(ops.round(ops.divide(x, scale)), zero)
+    quantised = plus(ops.round(ops.divide(x, scale)), zero)
     return saturated(quantised, "uint8"), scale, cast(cast(zero, "int32"), "uint8")
 
 
@@ -92,7 +93,7 @@ def qlinear_matmul(
         ops.multiply(cast(_rows(a_scale, a), "float32"), cast(b_scale, "float32")), cast(y_scale, "float32")
     )
     product = ops.multiply(ops.matmul(left, right), scale)
-    return saturated(ops.add(ops.round(product), cast(y_zero, "float32")), dtype(y_zero))
+    return saturated(plus(ops.round(product), cast(y_zero, "float32")), dtype(y_zero))
 
 
 def _rows(parameter: Any, x: Any) -> Any:
@@ -114,5 +115,5 @@ def qlinear_conv(
     kernel = ops.subtract(cast(w, "float32"), cast(per_filter(w_zero), "float32"))
     total = conv(channels_last(data), kernel, None if bias is None else cast(bias, "float32"), **attributes)
     scale = ops.divide(ops.multiply(x_scale, w_scale), y_scale)
-    rounded = ops.add(ops.round(ops.multiply(total, scale)), cast(y_zero, "float32"))
+    rounded = plus(ops.round(ops.multiply(total, scale)), cast(y_zero, "float32"))
     return channels_first(saturated(rounded, dtype(y_zero)))

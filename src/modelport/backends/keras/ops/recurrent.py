@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from keras import ops
 
 from modelport.backends.keras.ops.registry import CannotBuild, op
-from modelport.backends.keras.ops.tensors import cast, part, size
+from modelport.backends.keras.ops.tensors import cast, part, plus, size
 from modelport.graph.recurrent import GATES
 
 Cell = Callable[[Any, list[Any]], list[Any]]
@@ -51,7 +52,7 @@ def _pieces(x: Any, count: int) -> list[Any]:
 def _product(x: Any, weight: Any, bias: Any) -> Any:
     """x @ weight.T + bias."""
     result = ops.matmul(x, ops.transpose(weight))
-    return result if bias is None else ops.add(result, bias)
+    return result if bias is None else plus(result, bias)
 
 
 def lstm_cell(w: Any, r: Any, wb: Any, rb: Any, peepholes: Any, functions: Sequence[Any], limit: Any) -> Cell:
@@ -60,12 +61,12 @@ def lstm_cell(w: Any, r: Any, wb: Any, rb: Any, peepholes: Any, functions: Seque
     looks = [None] * 3 if peepholes is None else _pieces(peepholes, 3)
 
     def seen(gate: Any, look: Any, c: Any) -> Any:
-        return limit(gate if look is None else ops.add(gate, ops.multiply(look, c)))
+        return limit(gate if look is None else plus(gate, ops.multiply(look, c)))
 
     def cell(x: Any, states: list[Any]) -> list[Any]:
-        i, o, forget, c = _pieces(ops.add(_product(x, w, wb), _product(states[0], r, rb)), 4)
+        i, o, forget, c = _pieces(plus(_product(x, w, wb), _product(states[0], r, rb)), 4)
         i, forget = f(seen(i, looks[0], states[1])), f(seen(forget, looks[2], states[1]))
-        new = ops.add(ops.multiply(forget, states[1]), ops.multiply(i, g(limit(c))))
+        new = plus(ops.multiply(forget, states[1]), ops.multiply(i, g(limit(c))))
         return [ops.multiply(f(seen(o, looks[1], new)), h(new)), new]
 
     return cell
@@ -80,21 +81,21 @@ def gru_cell(w: Any, r: Any, wb: Any, rb: Any, after: bool, functions: Sequence[
         h = states[0]
         xz, xr, xh = _pieces(_product(x, w, wb), 3)
         hz, hr, hh = _pieces(_product(h, r, rb), 3)
-        z, reset = f(limit(ops.add(xz, hz))), f(limit(ops.add(xr, hr)))
+        z, reset = f(limit(plus(xz, hz))), f(limit(plus(xr, hr)))
         if after:
             inner = ops.multiply(reset, hh)
         else:
             bias = None if rb is None else part(rb, -1, 2 * width, None)
             inner = _product(ops.multiply(reset, h), part(r, 0, 2 * width, None), bias)
-        candidate = g(limit(ops.add(xh, inner)))
-        return [ops.add(ops.multiply(ops.subtract(1.0, z), candidate), ops.multiply(z, h))]
+        candidate = g(limit(plus(xh, inner)))
+        return [plus(ops.multiply(ops.subtract(1.0, z), candidate), ops.multiply(z, h))]
 
     return cell
 
 
 def rnn_cell(w: Any, r: Any, wb: Any, rb: Any, functions: Sequence[Any], limit: Any) -> Cell:
     (f,) = functions
-    return lambda x, states: [f(limit(ops.add(_product(x, w, wb), _product(states[0], r, rb))))]
+    return lambda x, states: [f(limit(plus(_product(x, w, wb), _product(states[0], r, rb))))]
 
 
 def _run(
@@ -103,7 +104,7 @@ def _run(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Every direction of one operator: the outputs (seq, directions, batch, hidden) and the last states."""
     directions = size(w, 0)
-    names = list(activations or defaults * directions)
+    names = list(activations or (*defaults,) * directions)
     if any(name not in ACTIVATIONS for name in names):
         raise CannotBuild(f"the activations {names} are not all translated")
     x = ops.transpose(x, (1, 0, 2)) if layout else x
@@ -129,8 +130,8 @@ def _run(
     return y, *states_out
 
 
-def _biases(bias: Any, i: int) -> tuple[Any, Any]:
-    return (None, None) if bias is None else tuple(_pieces(bias[i], 2))  # type: ignore[return-value]
+def _biases(bias: Any, i: int) -> Sequence[Any]:
+    return (None, None) if bias is None else _pieces(bias[i], 2)
 
 
 @op("LSTM")
@@ -140,7 +141,8 @@ def lstm(
     hidden_size: int = 0, input_forget: int = 0, layout: int = 0, outputs: int = 3,
 ) -> Any:  # fmt: skip
     def cell_of(i: int, functions: Sequence[Any]) -> Cell:
-        return lstm_cell(w[i], r[i], *_biases(b, i), None if p is None else p[i], functions, _limited(clip))
+        wb, rb = _biases(b, i)
+        return lstm_cell(w[i], r[i], wb, rb, None if p is None else p[i], functions, _limited(clip))
 
     if input_forget:
         raise CannotBuild("coupled input and forget gates have no counterpart")
@@ -157,7 +159,8 @@ def gru(
     hidden_size: int = 0, layout: int = 0, linear_before_reset: int = 0, outputs: int = 2,
 ) -> Any:  # fmt: skip
     def cell_of(i: int, functions: Sequence[Any]) -> Cell:
-        return gru_cell(w[i], r[i], *_biases(b, i), bool(linear_before_reset), functions, _limited(clip))
+        wb, rb = _biases(b, i)
+        return gru_cell(w[i], r[i], wb, rb, bool(linear_before_reset), functions, _limited(clip))
 
     return _run(x, w, lengths, (h0,), cell_of, ["Sigmoid", "Tanh"], activations, direction, size(r, 2), layout)[
         :outputs
@@ -170,6 +173,10 @@ def _reordered(weight: Any, order: Sequence[int]) -> Any:
         return weight
     height = size(weight, 0) // len(order)
     return ops.concatenate([part(weight, 0, i * height, (i + 1) * height) for i in order], axis=0)
+
+
+def _made(cell_of: Callable[..., Cell], cells: Sequence[Any], i: int, functions: Sequence[Any]) -> Cell:
+    return cell_of(cells[i], functions)
 
 
 def _torch_layers(
@@ -187,11 +194,10 @@ def _torch_layers(
         rows = [[*row, *[None] * (4 - len(row))] for row in rows]
         cells = [[_reordered(weight, GATES[kind]) for weight in row] for row in rows]
         initial = [None if s is None else part(s, 0, level * directions, (level + 1) * directions) for s in given]
-        y, *last = _run(
-            data, ops.stack([row[0] for row in cells], axis=0), None, initial,
-            lambda i, functions, cells=cells: cell_of(cells[i], functions),
-            defaults, None, "reverse" if reverse else "forward", size(cells[0][1], 1), 0,
-        )  # fmt: skip
+        direction = "reverse" if reverse else "forward"
+        stacked = ops.stack([row[0] for row in cells], axis=0)
+        made = partial(_made, cell_of, cells)
+        y, *last = _run(data, stacked, None, initial, made, defaults, None, direction, size(cells[0][1], 1), 0)
         data = ops.concatenate([y[:, d] for d in range(directions)], axis=-1)
         finals.append(last)
     output = ops.transpose(data, (1, 0, 2)) if batch_first else data
@@ -244,6 +250,7 @@ def rnn(
     hidden_size: int = 0, layout: int = 0, outputs: int = 2,
 ) -> Any:  # fmt: skip
     def cell_of(i: int, functions: Sequence[Any]) -> Cell:
-        return rnn_cell(w[i], r[i], *_biases(b, i), functions, _limited(clip))
+        wb, rb = _biases(b, i)
+        return rnn_cell(w[i], r[i], wb, rb, functions, _limited(clip))
 
     return _run(x, w, lengths, (h0,), cell_of, ["Tanh"], activations, direction, size(r, 2), layout)[:outputs]

@@ -56,7 +56,7 @@ class Op:
 
     @cached_property
     def forms(self) -> tuple[str, ...]:
-        """In which form each input is taken (`"tensor"`, `"ints"`, `"sizes"`, `"array"`); the last holds for the rest."""
+        """In which form each input is taken: `tensor`, `ints`, `sizes` or `array`; the last holds for the rest."""
         hints = get_type_hints(self.function, include_extras=True)
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         named = [p.name for p in self._parameters if p.kind in kinds]

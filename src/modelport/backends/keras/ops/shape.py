@@ -14,6 +14,7 @@ from modelport.backends.keras.ops.tensors import (
     dtype,
     keras_dtype,
     part,
+    plus,
     positive,
     rank,
     size,
@@ -65,11 +66,9 @@ def flatten(x: Any, *, axis: int = 1, site: Any = None) -> Any:
     axis = positive(axis, rank(x))
     head, tail = sizes(x)[:axis], sizes(x)[axis:]
     if None not in tail:
-        return ops.reshape(
-            x, (math.prod(head) if None not in head else -1, math.prod(n for n in tail if n is not None))
-        )
+        return ops.reshape(x, (math.prod(head) if None not in head else -1, math.prod(tail)))  # type: ignore[arg-type]
     if None not in head:
-        return ops.reshape(x, (math.prod(n for n in head if n is not None), -1))
+        return ops.reshape(x, (math.prod(head), -1))  # type: ignore[arg-type]
     return reshaped(x, site.output_dims() if site is not None else (None, None), site)
 
 
@@ -342,7 +341,7 @@ def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: in
     steps = np.arange(size(x, time_axis)).reshape((-1, 1) if time_axis == 0 else (1, -1))
     ends = ops.expand_dims(cast(lengths, "int64"), time_axis)
     places = ops.where(
-        ops.less(steps, ends), ops.subtract(ops.subtract(ends, 1), steps), ops.add(steps, ops.zeros_like(ends))
+        ops.less(steps, ends), ops.subtract(ops.subtract(ends, 1), steps), plus(steps, ops.zeros_like(ends))
     )
     for _ in range(rank(x) - 2):
         places = ops.expand_dims(places, -1)

@@ -10,7 +10,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.registry import CannotBuild, Ints, op
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import dtype, keras_dtype, part, positive, rank, size
+from modelport.backends.keras.ops.tensors import dtype, keras_dtype, part, plus, positive, rank, size
 
 
 def _fourier(count: int, into: int, inverse: bool, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,7 @@ def transformed(x: Any, count: int, inverse: bool, onesided: bool) -> Any:
         imaginary = x[..., 1]
         parts = (
             ops.subtract(parts[0], ops.matmul(imaginary, sine)),
-            ops.add(parts[1], ops.matmul(imaginary, cosine)),
+            plus(parts[1], ops.matmul(imaginary, cosine)),
         )
     return ops.stack(parts, axis=-1)
 
@@ -85,8 +85,8 @@ def mel_weight_matrix(bins: Ints, length: Ints, rate: Ints, low: Any, high: Any,
     if not isinstance(low, np.ndarray) or not isinstance(high, np.ndarray):
         low, high = np.asarray(low), np.asarray(high)
     spectrum = length[0] // 2 + 1
-    mels = np.linspace(*(2595 * np.log10(1 + float(edge) / 700) for edge in (low, high)), bins[0] + 2)
-    mels = np.arange(bins[0] + 2) * ((mels[-1] - mels[0]) / (bins[0] + 2)) + mels[0]
+    first, last = (2595 * np.log10(1 + float(edge) / 700) for edge in (low, high))
+    mels = np.arange(bins[0] + 2) * ((last - first) / (bins[0] + 2)) + first
     edges = np.floor((length[0] + 1) * (700 * (10 ** (mels / 2595) - 1)) / rate[0]).astype(int)
     result = np.zeros((spectrum, bins[0]))
     for i in range(bins[0]):

@@ -129,3 +129,24 @@ def part(x: Any, axis: int, start: int | None, stop: int | None, step: int | Non
     if (start or 0) == 0 and stop is None and step in (None, 1):
         return x
     return x[(*[slice(None)] * positive(axis, rank(x)), slice(start, stop, step))]
+
+
+def plus(a: Any, b: Any) -> Any:
+    """The sum, broadcast as NumPy does it.
+
+    Keras' own `add` takes a second operand that has one axis longer than 1 for a bias, and adds it along the last axis
+    whose size fits: `x (7, 7) + y (7, 1)` comes out wrong. Where that could happen the operands are swapped, or the
+    negative is subtracted.
+    """
+    for x, y in ((a, b), (b, a)):
+        if _adds_plainly(getattr(x, "shape", ()), getattr(y, "shape", ())):
+            return ops.add(x, y)
+    return ops.subtract(a, ops.negative(b))
+
+
+def _adds_plainly(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
+    """Whether Keras' `add` broadcasts, whatever the sizes that are not static."""
+    long = [n for n in second if n is not None and n > 1]
+    if len(first) < 2 or len(long) > 1 or (not long and None not in second and 0 not in second):
+        return True
+    return len(second) <= len(first) and (second[-1] or 0) > 1 and first[-1] == second[-1]
