@@ -325,8 +325,8 @@ class Program:
         self._keep_inputs(tensors)
         deep = depth(tensors)
         if deep > _SHALLOW:
-            self.note("changed", "model", f"is {deep} operations deep, and Keras walks it recursively: before it is loaded "
-                      f"from a .keras file call sys.setrecursionlimit({deep + 1000})")  # fmt: skip
+            limit = f"call sys.setrecursionlimit({deep + 1000}) before it is loaded from a .keras file"
+            self.note("changed", "model", f"is {deep} operations deep, and Keras walks it recursively: {limit}")
         with recursion(2 * deep):
             model = keras.Model(inputs, map_tree(lambda name: outputs[name], self.signature.returns), name="model")
         self._assign()

@@ -44,35 +44,34 @@ class Names:
         return candidate
 
 
-def operations(tensors: Iterable[Any]) -> Iterator[Any]:
-    """The operations that tensors are computed by, each once, first things first."""
+def calls(tensors: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """The calls (operation, node) that tensors are computed by, each once, first things first."""
     seen: set[int] = set()
-    # (operation, whether what it needs has been given out): a graph may be deeper than Python's stack.
+    # (history, whether what it needs has been given out): a graph may be deeper than Python's stack.
     stack = [(tensor._keras_history, False) for tensor in reversed(list(tensors))]
     while stack:
         history, done = stack.pop()
-        operation = history.operation
+        node = history.operation._inbound_nodes[history.node_index]
         if done:
-            yield operation
-            continue
-        if id(operation) in seen:
-            continue
-        seen.add(id(operation))
-        stack.append((history, True))
-        for node in operation._inbound_nodes:
+            yield history.operation, node
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((history, True))
             stack.extend((tensor._keras_history, False) for tensor in reversed(node.input_tensors))
 
 
+def operations(tensors: Iterable[Any]) -> Iterator[Any]:
+    """The operations that tensors are computed by, each once, first things first."""
+    return iter({id(operation): operation for operation, _ in calls(tensors)}.values())
+
+
 def depth(tensors: Iterable[Any]) -> int:
-    """How many operations the longest way to one of the tensors has."""
+    """How many calls the longest way to one of the tensors has."""
     found: dict[int, int] = {}
-    for operation in operations(tensors):
-        before = (
-            found.get(id(t._keras_history.operation), 0)
-            for node in operation._inbound_nodes
-            for t in node.input_tensors
-        )
-        found[id(operation)] = 1 + max(before, default=0)
+    for _, node in calls(tensors):
+        histories = [tensor._keras_history for tensor in node.input_tensors]
+        before = (found[id(h.operation._inbound_nodes[h.node_index])] for h in histories)
+        found[id(node)] = 1 + max(before, default=0)
     return max(found.values(), default=0)
 
 
