@@ -59,7 +59,7 @@ def draw(images: np.ndarray, labels: np.ndarray, predictions: dict[str, np.ndarr
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 8, figsize=(13, 4.6))
+    figure, axes = pyplot.subplots(2, 8, figsize=(13, 5.2))
     figure.suptitle("One model, three frameworks: what each sees in the same test digits")
     for index, axis in enumerate(axes.flat):
         axis.imshow(images[index, 0], cmap="gray_r")
@@ -67,7 +67,7 @@ def draw(images: np.ndarray, labels: np.ndarray, predictions: dict[str, np.ndarr
         right = all(seen[index] == labels[index] for seen in predictions.values())
         seen = "\n".join(f"{name}: {values[index]}" for name, values in predictions.items())
         axis.set_title(seen, fontsize=9, color="tab:green" if right else "tab:red", loc="left")
-    figure.tight_layout()
+    figure.tight_layout(h_pad=2.5)
     figure.savefig(path, dpi=110)
 
 
