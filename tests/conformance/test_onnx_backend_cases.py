@@ -10,7 +10,7 @@ import pytest
 from modelport.testing.conformance import PASSED, Outcome, run_cases, run_shard
 from modelport.testing.onnx_cases import all_cases
 from modelport.testing.plugin import PROPERTY, SHARDS
-from tests.conformance.floors import PAGES, losses, page, read_floor
+from tests.conformance.floors import PAGES, losses, page, raised, read_floor
 
 REFERENCE = "tests.conformance.reference:BACKEND"
 
@@ -85,3 +85,14 @@ def test_a_loss_is_a_case_that_was_better_before() -> None:
         Outcome("test_e", "wrong"),
     ]
     assert [line.split(":")[0] for line in losses(floor, now)] == ["test_b", "test_d"]
+
+
+def test_a_floor_never_sinks() -> None:
+    floor = {"test_a": "native", "test_b": "fallback", "test_c": "native"}
+    now = [
+        Outcome("test_a", "fallback"),
+        Outcome("test_b", "native"),
+        Outcome("test_c", "wrong"),
+        Outcome("test_d", "native"),
+    ]
+    assert raised(floor, now) == {"test_a": "native", "test_b": "native", "test_c": "native", "test_d": "native"}
