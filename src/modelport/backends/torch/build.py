@@ -13,7 +13,7 @@ from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.operands import Operands, identifier
 from modelport.backends.torch.ops import OPS, SIZE_OPS, CannotBuild
 from modelport.backends.torch.registry import Op
-from modelport.backends.torch.traced import Constant, Ints, Operand, Tensor, WeightRef
+from modelport.backends.torch.traced import Constant, Ints, Items, Operand, Tensor, WeightRef
 from modelport.backends.torch.weights import Weights
 from modelport.core.backend import Built
 from modelport.core.errors import UnsupportedOpError
@@ -84,8 +84,12 @@ class _Interpreter:
     def outputs(self, signature: Signature) -> None:
         """The output node, nested as the native call returns it."""
         values = {value.name: value for value in self.model.graph.outputs}
-        tree = map_tree(lambda name: self.operands.tensor(self.lookup(values[name])).node, signature.returns)
-        self.fx.output(tree)
+        self.fx.output(map_tree(lambda name: self._output(self.lookup(values[name])), signature.returns))
+
+    def _output(self, operand: Operand) -> Any:
+        if isinstance(operand, Items):
+            return [tensor.node for tensor in operand.tensors]
+        return self.operands.tensor(operand).node
 
     def lookup(self, value: ir.Value) -> Operand:
         """What a value is in the fx graph."""
@@ -168,7 +172,7 @@ class _Interpreter:
     def _settle(self, value: ir.Value, item: Any) -> Operand:
         """A result under its name; in its own dtype where the computation had to use a wider one."""
         if not isinstance(item, fx.Proxy):
-            assert isinstance(item, (Ints, Constant, WeightRef)), (value.name, item)
+            assert isinstance(item, (Ints, Constant, WeightRef, Items)), (value.name, item)
             return item
         if value.dtype is not None and value.producer().op_type not in _AS_STORED:
             target = value.dtype

@@ -27,8 +27,7 @@ F_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_tran
 def _dims(operand: Operand) -> tuple[int | None, ...]:
     """The static sizes of a weight, however it is given."""
     if isinstance(operand, WeightRef):
-        assert operand.value.const_value is not None
-        return tuple(int(size) for size in operand.value.const_value.shape)
+        return operand.dims
     if isinstance(operand, Constant):
         return operand.array.shape
     return cast(Tensor, operand).dims

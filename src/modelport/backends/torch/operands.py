@@ -18,6 +18,7 @@ from modelport.backends.torch.traced import (
     Array,
     Constant,
     Ints,
+    Items,
     Operand,
     Scalar,
     Size,
@@ -110,6 +111,8 @@ class Operands:
         """As a tensor; one node per value, however often it is asked for."""
         if isinstance(operand, Tensor):
             return operand
+        if isinstance(operand, Items):
+            raise CannotBuild("it takes a sequence for a tensor")
         if id(operand) not in self._cache:
             # The operand is kept beside its tensor, so that its id stays its own.
             self._cache[id(operand)] = (operand, self._materialise(operand))

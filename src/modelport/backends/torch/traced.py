@@ -98,8 +98,21 @@ class WeightRef:
     value: ir.Value
     name: str
 
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The sizes."""
+        assert self.value.const_value is not None
+        return tuple(self.value.const_value.shape.numpy())
 
-Operand = Tensor | Ints | Constant | WeightRef
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """A sequence of tensors whose length is known; it exists while building only."""
+
+    tensors: tuple[Any, ...]
+
+
+Operand = Tensor | Ints | Constant | WeightRef | Items
 """What a value of the portable graph is during the build."""
 
 Sizes = Annotated[list[Any], "sizes"]
