@@ -98,7 +98,7 @@ def test_a_keras_net_keeps_its_gradients(keras_way: Any) -> None:
 
 
 def _dotted(model: Any) -> dict[str, tuple[int, ...]]:
-    """Variable paths relative to the model: a Sequential writes its own name before them, a functional model does not."""
+    """Variable paths relative to the model: a Sequential writes its own name before them."""
     weights = [w for w in model.weights if "seed_generator" not in w.path]
     return {w.path.removeprefix(f"{model.name}/").replace("/", "."): tuple(w.shape) for w in weights}
 

@@ -193,12 +193,12 @@ class Signature:
         }
 
     def spread(self) -> Signature:
-        """This signature with one list or tuple of inputs as positional arguments instead.
+        """This signature with one list of inputs as positional arguments instead.
 
         A Keras model with several inputs takes one list of them; where that is not the custom, they are arguments.
         """
         args = self.args or ()
-        if len(args) == 1 and not self.kwargs and isinstance(args[0], (tuple, list)):
+        if len(args) == 1 and not self.kwargs and isinstance(args[0], list):
             return replace(self, args=tuple(args[0]))
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from modelport.core.backend import Trainer
 from modelport.core.errors import DataError
 from modelport.core.model import Model
 from modelport.core.report import ParityReport, ParityRow
-from modelport.core.signature import Arrays, Signature
+from modelport.core.signature import Arrays, Signature, map_tree
 from modelport.verbs.subject import example_of, subject
 
 TOLERANCE = 1e-4
@@ -43,8 +44,8 @@ def compare(
     Args:
         a: the reference: a native model, a `Model` or a path.
         b: the model to compare with it.
-        x: the inputs, as `Model.__call__` takes them; `None` uses the example `a` carries, or draws from its
-            signature. Where `x` is not given, a second batch size is compared too.
+        x: the inputs, as `Model.__call__` takes them or as the native call does; `None` uses the example that `a` or
+            `b` carries, or draws from a signature. Where `x` is not given, a second batch size is compared too.
         gradients: whether to compare gradients where both sides have them.
         tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
         gradient_tolerance: the same for gradients.
@@ -59,11 +60,31 @@ def compare(
     Example:
         >>> print(mp.compare(torch_net, "net.mport", x))    # doctest: +SKIP
     """
-    left = subject(a, example=x)
-    right = subject(b, example=x)
+    left, right = _subjects(a, b, x)
     return parity(
         left, right, gradients=gradients, tolerance=tolerance, gradient_tolerance=gradient_tolerance, more=x is None
     )
+
+
+def _subjects(a: Any, b: Any, x: Any) -> tuple[Model, Model]:
+    """Both models as handles, the first with the inputs; a native model beside one that knows its inputs gets those."""
+    left, right = (subject(m) if isinstance(m, (Model, str, os.PathLike)) else m for m in (a, b))
+    known = next((m for m in (left, right) if isinstance(m, Model)), None)
+    if known is None:
+        return subject(left, example=x), subject(right, example=x)
+    inputs = example_of(known) if x is None else known.signature.bind(x)
+    if known is left:
+        left = subject(left, example=inputs)
+    example = _native_example(known.signature.spread(), inputs)
+    left, right = (m if isinstance(m, Model) else subject(m, example=example) for m in (left, right))
+    return left, right
+
+
+def _native_example(signature: Signature, arrays: Arrays) -> Any:
+    """Inputs by name in the nesting of the native call: positional arguments as a tuple, or keywords as a dict."""
+    if signature.kwargs:
+        return arrays
+    return tuple(map_tree(lambda name: arrays[name], tree) for tree in signature.args or ())
 
 
 def parity(
