@@ -28,6 +28,20 @@ def _decode(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _as_float(tensor: Any) -> Any:
+    """A tensor in a floating dtype that holds its values exactly: `py_function` has no gradient beside integers."""
+    if tensor.dtype.is_floating or tensor.dtype.is_complex:
+        return tensor
+    return tf.bitcast(tensor, tf.float64) if tensor.dtype.size == 8 else tf.cast(tensor, tf.float64)
+
+
+def _from_float(tensor: Any, dtype: Any) -> Any:
+    """What `_as_float` was given."""
+    if tensor.dtype == dtype:
+        return tensor
+    return tf.bitcast(tensor, dtype) if dtype.size == 8 else tf.cast(tensor, dtype)
+
+
 @keras.saving.register_keras_serializable(package="modelport")
 class OnnxOp(keras.layers.Layer):
     """One ONNX operator whose sizes or values are known only when the model runs.
@@ -76,7 +90,12 @@ class OnnxOp(keras.layers.Layer):
         if all(isinstance(tensor, tf.__internal__.EagerTensor) for tensor in tensors):
             found = self._run(*tensors)
         else:
-            found = tf.py_function(self._run, tensors, [dtype for dtype, _ in self.results])
+            dtypes = [tensor.dtype for tensor in tensors]
+            found = tf.py_function(
+                lambda *given: self._run(*map(_from_float, given, dtypes)),
+                [_as_float(tensor) for tensor in tensors],
+                [dtype for dtype, _ in self.results],
+            )
         for tensor, (_, shape) in zip(found, self.results, strict=True):
             if not isinstance(tensor, tf.__internal__.EagerTensor):
                 tensor.set_shape(shape)
