@@ -45,7 +45,7 @@ def build(graph: ir.Model) -> Built:
     interpreter.inputs(signature)
     interpreter.walk(model.graph)
     interpreter.outputs(signature)
-    return Built(interpreter.module(), signature=signature)
+    return Built(interpreter.module(), tuple(interpreter.operands.notes), signature=signature)
 
 
 class _Interpreter:

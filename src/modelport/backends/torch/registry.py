@@ -76,4 +76,5 @@ def size_op(*names: str) -> Callable[[Function], Function]:
 
 def support(op_type: str, domain: str = "") -> Literal["native", "unsupported"]:
     """Whether the table has an operator of the normal form."""
-    return "native" if (domain, op_type) in OPS else "unsupported"
+    known = (domain, op_type) in OPS or (not domain and op_type in SIZE_OPS)
+    return "native" if known else "unsupported"

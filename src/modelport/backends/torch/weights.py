@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import onnx_ir as ir
@@ -37,7 +37,8 @@ class Weights:
         self._roles: dict[str, Role] = {n: role for n, role in roles(model).items() if n in self._values}
         self._aliases = {alias: name for alias, name in aliases(model).items() if name in self._roles}
         self._tensors: dict[str, torch.Tensor] = {}
-        self._paths: dict[str, str] = {}
+        self._paths = _unique_paths(self._roles) if foreign else {}
+        self._renamed: set[str] = set()
         self._layers: dict[str, str] = {}
         heads = {name.split(".")[0] for name in self.names}
         self.constants_path = next(n for n in ("constants", *(f"constants_{i}" for i in range(99))) if n not in heads)
@@ -52,8 +53,6 @@ class Weights:
 
     def path(self, name: str) -> str:
         """Where a weight is in the tree: its name, except in a foreign graph."""
-        if self.foreign and name not in self._paths:
-            self._paths[name] = _sanitised(name)
         return self._paths.get(name, name)
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -124,7 +123,7 @@ class Weights:
         transposed: bool,
     ) -> str | None:
         """Give a foreign graph's weights the names that a layer needs, unless another node uses them too."""
-        if any(len(self._values[name].uses()) > 1 or name in self._paths for name in refs.values()):
+        if any(len(self._values[name].uses()) > 1 or name in self._renamed for name in refs.values()):
             return None
         first = next(iter(refs.values()))
         head, _, leaf = first.replace("/", ".").rpartition(".")
@@ -137,6 +136,7 @@ class Weights:
             path = f"{stem}_{count}"
         for key, name in refs.items():
             self._paths[name] = f"{path}.{key}"
+            self._renamed.add(name)
             if transposed and self.tensor(name).ndim == 2:
                 self.tensor(name).data = self.tensor(name).data.t().contiguous()
         return self._install(path, layer, refs, absent, buffers)
@@ -208,6 +208,19 @@ def _set(module: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:
         return
     module._parameters.pop(key, None)
     module.register_buffer(key, tensor)
+
+
+def _unique_paths(names: Iterable[str]) -> dict[str, str]:
+    """A path for every foreign name, told apart by a number where two names differ only in what no path may have."""
+    paths: dict[str, str] = {}
+    for name in names:
+        stem = path = _sanitised(name)
+        count = 0
+        while path in paths.values():
+            count += 1
+            path = f"{stem}_{count}"
+        paths[name] = path
+    return paths
 
 
 def _sanitised(name: str) -> str:

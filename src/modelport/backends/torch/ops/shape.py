@@ -143,20 +143,17 @@ def slice_(
     begins, stops = operands.sizes(starts), operands.sizes(ends)
     strides = [1] * len(begins) if steps is None else operands.sizes(steps)
     places = [axis % x.rank for axis in (range(len(begins)) if axes is None else operands.sizes(axes))]
-    index: list[slice] = [slice(None)] * x.rank
+    index: dict[int, slice] = {}
     flipped = [axis for axis, step in zip(places, strides, strict=True) if isinstance(step, int) and step < 0]
     for axis, start, end, step in zip(places, begins, stops, strides, strict=True):
         index[axis] = _mirrored(x, axis, start, end, step) if axis in flipped else _forward(start, end, step)
     y: Any = torch.flip(x, flipped) if flipped else x
-    if any(isinstance(bound, fx.Proxy) for part in index for bound in (part.start, part.stop)):
+    if any(isinstance(bound, fx.Proxy) for part in index.values() for bound in (part.start, part.stop)):
         # Indexing a constant by a traced size cannot be traced again, which unpickling a GraphModule does.
-        for axis, part in enumerate(index):
-            if part != slice(None):
-                y = torch.ops.aten.slice.Tensor(y, axis, part.start, part.stop, part.step or 1)
+        for axis, part in index.items():
+            y = torch.ops.aten.slice.Tensor(y, axis, part.start, part.stop, part.step or 1)
         return y
-    while index and index[-1] == slice(None):
-        index.pop()
-    return y[tuple(index)] if index else y
+    return y[tuple(index.get(axis, slice(None)) for axis in range(max(index) + 1))] if index else y
 
 
 def _slice_read(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None, steps: Tensor | None) -> Any:

@@ -1,0 +1,160 @@
+"""Operators whose shapes, axes and settings are constants of the graph, as exporters write them, on symbolic sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from modelport.backends.torch.build import build
+from modelport.backends.torch.ops import OPS, support
+
+RNG = np.random.default_rng(3)
+F4 = ("batch", 4, 6, 8)
+
+Case = tuple[str, dict[str, Any], list[np.ndarray | None], tuple[Any, ...]]
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+CASES: dict[str, Case] = {
+    "slice_backwards": ("Slice", {}, [ints(5, -1), ints(0, -99), ints(2, 3), ints(-2, -1)], F4),
+    "slice_to_the_end": ("Slice", {}, [ints(1), ints(2**31 - 1), ints(-1)], F4),
+    "slice_of_the_batch": ("Slice", {}, [ints(-1), ints(-(2**63)), ints(0), ints(-1)], F4),
+    "pad_reflect": ("Pad", {"mode": "reflect"}, [ints(0, 0, 2, 1, 0, 0, 1, 3)], F4),
+    "pad_edge": ("Pad", {"mode": "edge"}, [ints(0, 1, 0, 0, 0, 2, 0, 1)], F4),
+    "pad_wrap": ("Pad", {"mode": "wrap"}, [ints(0, 0, 2, 0, 0, 0, 1, 0)], F4),
+    "pad_constant": ("Pad", {}, [ints(0, 0, 1, 0, 0, 0, 2, 0), floats(7.0).reshape(())], F4),
+    "reshape_zero_and_rest": ("Reshape", {}, [ints(0, -1, 8)], F4),
+    "flatten_late": ("Flatten", {"axis": 3}, [], F4),
+    "flatten_all": ("Flatten", {"axis": 0}, [], F4),
+    "expand_both_ways": ("Expand", {}, [ints(3, 1, 1, 6, 1)], ("batch", 4, 6, 1)),
+    "tile": ("Tile", {}, [ints(1, 2, 1, 3)], F4),
+    "gather_negative": ("Gather", {"axis": 2}, [ints(-1, 0)], F4),
+    "gather_scalar": ("Gather", {"axis": 0}, [np.array(-1)], F4),
+    "gather_elements": ("GatherElements", {"axis": 3}, [np.full((1, 4, 6, 2), -3)], (1, 4, 6, 8)),
+    "split_uneven": ("Split", {"axis": 3, "num_outputs": 3}, [], F4),
+    "transpose": ("Transpose", {"perm": [0, 2, 3, 1]}, [], F4),
+    "trilu": ("Trilu", {"upper": 0}, [np.array(-1)], F4),
+    "cumsum_reverse": ("CumSum", {"exclusive": 1, "reverse": 1}, [np.array(2)], F4),
+    "depth_to_space": ("DepthToSpace", {"blocksize": 2}, [], F4),
+    "space_to_depth": ("SpaceToDepth", {"blocksize": 2}, [], F4),
+    "resize_nearest": ("Resize", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+                       [None, floats(1, 1, 2, 2)], F4),
+    "resize_nearest_half_pixel": ("Resize", {}, [None, floats(1, 1, 3, 2)], F4),
+    "resize_linear": ("Resize", {"mode": "linear"}, [None, floats(1, 1, 1.7, 0.6)], F4),
+    "resize_linear_corners": ("Resize", {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+                              [None, None, ints(2, 4, 9, 5)], (2, 4, 6, 8)),
+    "resize_cubic": ("Resize", {"mode": "cubic"}, [None, floats(1, 1, 2, 1.5)], F4),
+    "resize_cubic_other": ("Resize", {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1},
+                           [None, floats(1, 1, 2, 1.5)], F4),
+    "resize_channels": ("Resize", {"mode": "linear"}, [None, floats(1, 2, 1, 1)], F4),
+    "max_pool_uneven": ("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 1, 2, 1], "strides": [2, 2]}, [], F4),
+    "max_pool_same": ("MaxPool", {"kernel_shape": [3, 2], "auto_pad": "SAME_UPPER", "strides": [2, 2]}, [], F4),
+    "average_pool_uneven": ("AveragePool", {"kernel_shape": [3, 3], "pads": [0, 1, 2, 1]}, [], F4),
+    "average_pool_count": ("AveragePool", {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0], "count_include_pad": 1},
+                           [], F4),
+    "reduce_max": ("ReduceMax", {"keepdims": 0}, [ints(1, -1)], F4),
+    "reduce_prod": ("ReduceProd", {"keepdims": 0}, [ints(1, 3)], F4),
+    "reduce_log_sum_exp": ("ReduceLogSumExp", {}, [ints(-1)], F4),
+    "arg_max_last": ("ArgMax", {"axis": 2, "select_last_index": 1}, [], F4),
+    "clip_low": ("Clip", {}, [floats(0.1).reshape(())], F4),
+    "subtract_from_a_number": ("Sub", {}, [floats(2.5).reshape(())], F4),
+    "mod": ("Mod", {"fmod": 1}, [floats(-0.3)], F4),
+    # The reference evaluator normalises as many channels as the batch has rows.
+    "lrn": ("LRN", {"size": 4, "alpha": 0.1}, [], (4, 4, 6, 8)),
+    "instance_norm": ("InstanceNormalization", {}, [floats(1, 2, 3, 4), floats(4, 3, 2, 1)], F4),
+    "layer_norm": ("LayerNormalization", {"axis": -2}, [np.ones((6, 8), np.float32) * 3], F4),
+    "conv_same_strided": ("Conv", {"auto_pad": "SAME_LOWER", "strides": [2, 3]},
+                          [RNG.standard_normal((5, 4, 3, 3)).astype(np.float32)], F4),
+    "conv_transpose_uneven": ("ConvTranspose", {"pads": [0, 1, 1, 0], "strides": [2, 2], "output_padding": [1, 0]},
+                              [RNG.standard_normal((4, 5, 3, 3)).astype(np.float32)], F4),
+}  # fmt: skip
+
+
+def model(case: Case) -> onnx.ModelProto:
+    op_type, attributes, settings, shape = case
+    names = ["" if value is None else f"c{place}" for place, value in enumerate(settings)]
+    outputs = [f"y{place}" for place in range(attributes.get("num_outputs", 1))]
+    node = helper.make_node(op_type, ["x", *names], outputs, **attributes)
+    initializers = [
+        numpy_helper.from_array(value, name) for value, name in zip(settings, names, strict=True) if value is not None
+    ]
+    kind = onnx.TensorProto.INT64 if op_type.startswith("Arg") else onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_with_constant_settings_computes_what_the_standard_says(name: str) -> None:
+    proto = model(CASES[name])
+    module = build(ir.from_proto(proto)).native
+    for batch in (1, 3):
+        shape = [batch if size == "batch" else size for size in CASES[name][3]]
+        x = RNG.standard_normal(shape).astype(np.float32)
+        expected = ReferenceEvaluator(proto).run(None, {"x": x})
+        with torch.no_grad():
+            found = module(torch.from_numpy(x))
+        found = found if isinstance(found, tuple) else (found,)
+        for value, reference in zip(found, expected, strict=True):
+            assert str(value.dtype) == f"torch.{reference.dtype}"
+            np.testing.assert_allclose(value.numpy(), reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[3][0] == "batch"])
+def test_the_call_leaves_only_torch_in_the_graph(name: str) -> None:
+    module = build(ir.from_proto(model(CASES[name]))).native
+    targets = [node.target for node in module.graph.nodes if node.op == "call_function"]
+    owners = {getattr(target, "__module__", None) or "torch" for target in targets}
+    assert all(owner.split(".")[0] in ("torch", "_operator", "builtins", "math") for owner in owners)
+
+
+def test_shape_arithmetic_leaves_no_tensors() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["n"]),
+        helper.make_node("Gather", ["shape", "one"], ["length"]),
+        helper.make_node("Mul", ["n", "length"], ["rows"]),
+        helper.make_node("Concat", ["rows", "four"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    tensors = {"zero": ints(0), "one": ints(1), "four": ints(4)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ("n", "length", 4))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    module = build(ir.from_proto(proto)).native
+    assert not list(module.buffers())
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.export.export(module, (torch.randn(2, 3, 4),), dynamic_shapes=({0: dynamic, 1: dynamic},))
+    assert program.module()(torch.randn(5, 7, 4)).shape == (35, 4)
+
+
+def test_support_is_what_the_table_holds() -> None:
+    assert support("Clip") == "native"
+    assert support("Shape") == "native"
+    assert support("LSTM", "modelport") == "native"
+    assert support("StringNormalizer") == "unsupported"
+    assert len({name for domain, name in OPS if not domain}) > 150
