@@ -15,12 +15,17 @@ from torch import fx
 from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.operands import Operands
 from modelport.backends.torch.registry import CannotBuild, op
-from modelport.backends.torch.traced import Scalar, Size, Sizes, Tensor, Weight
+from modelport.backends.torch.traced import Constant, Scalar, Size, Sizes, Tensor, Weight
 
 
 @op("Identity")
 def identity(x: Tensor) -> Tensor:
     return x
+
+
+@op("Constant")
+def constant(*, value: np.ndarray, node: ir.Node) -> Constant:
+    return Constant(node.outputs[0], value)
 
 
 @op("Reshape")
