@@ -153,3 +153,18 @@ def test_gradients_reach_every_weight_of_a_grouped_convolution() -> None:
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(draw(2, 4, 5, 5)) ** 2)
     assert all(float(tf.reduce_max(tf.abs(g))) > 0 for g in tape.gradient(loss, model.trainable_variables))
+
+
+def test_heads_are_split_and_joined_by_the_layers_of_keras_attention() -> None:
+    text = """f (float[n, t, 6] x) => (float[n, t, 5] y) {
+        qw = Transpose <perm = [1, 0]> (q.weight)  ow = Transpose <perm = [1, 0]> (o.weight)
+        a = MatMul (x, qw)  b = Add (a, q.bias)
+        split = Constant <value_ints = [0, 0, 2, 4]> ()  c = Reshape (b, split)
+        d = Tanh (c)
+        join = Constant <value_ints = [0, 0, 8]> ()  e = Reshape (d, join)
+        g = MatMul (e, ow)  y = Add (g, o.bias)
+    }"""
+    weights = {"q.weight": draw(8, 6), "q.bias": draw(8), "o.weight": draw(5, 8), "o.bias": draw(5)}
+    model = check(text, draw(2, 3, 6), weights, ["EinsumDense", "EinsumDense"])
+    assert tuple(model.get_layer("q").kernel.shape) == (6, 2, 4)
+    assert tuple(model.get_layer("o").kernel.shape) == (2, 4, 5)

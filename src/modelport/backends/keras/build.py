@@ -14,6 +14,7 @@ from modelport.backends.keras import build_recurrent as _recurrent  # noqa: F401
 from modelport.backends.keras.absorb import Absorption, Owned, Weight
 from modelport.backends.keras.build_layers import LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
+from modelport.backends.keras.heads import Heads, einsum_dense, find_heads
 from modelport.backends.keras.layers import weights as layer_weights
 from modelport.backends.keras.lengths import Lengths
 from modelport.backends.keras.names import Names, depth, name_operations, operations, recursion
@@ -73,6 +74,8 @@ class Program:
         self._weights = roles(model)
         self._absorption = Absorption(model, self._weights, strict)
         self._owned = {node: owned for node in model.graph if (owned := self._absorption.owned(node)) is not None}
+        self._heads = find_heads(self._owned, self.info)
+        self._joined = {heads.reshape for heads in self._heads.values()}
         self.names = Names({owned.name for owned in self._owned.values()} | set(self._weights))
         self._values: dict[str, Any] = {}
         self.shared: dict[tuple[Any, ...], Any] = {}
@@ -226,7 +229,7 @@ class Program:
         return all(found is not None and all(map(follows, found)) for found in elements)
 
     def _visit(self, node: ir.Node) -> None:
-        if self._is_size(node):
+        if self._is_size(node) or node in self._joined:
             return
         results = self._layer(node)
         if results is None:
@@ -239,6 +242,8 @@ class Program:
         """The node as a call of a layer that owns its weights; `None` where there is no such layer."""
         if node.op_type == "Dropout" and not node.domain:
             return dropout(self, node, self.tensor(node.inputs[0]))
+        if node in self._heads:
+            return self._with_heads(node, self._heads[node])
         owned, make = self._owned.get(node), LAYERS.get((node.domain, node.op_type))
         if owned is None or make is None:
             return None
@@ -249,6 +254,16 @@ class Program:
             return None
         if result is not None and first:
             self._noted(owned, node)
+        return result
+
+    def _with_heads(self, node: ir.Node, heads: Heads) -> Any:
+        """A Linear and the Reshape after it or before it, as one layer."""
+        owned = self._owned[node]
+        source = node.inputs[0] if heads.splits else heads.reshape.inputs[0]
+        result = einsum_dense(Place(self, node, owned), self.tensor(source), heads, self.info)
+        self._noted(owned, node)
+        if heads.splits:
+            self._values[str(heads.reshape.outputs[0].name)] = result
         return result
 
     def _noted(self, owned: Owned, node: ir.Node) -> None:
