@@ -11,11 +11,12 @@ from onnx_ir.passes.common import (
 )
 
 from modelport.graph.fold import fold_constants
+from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.upgrade import NORMAL_OPSET, upgrade
 from modelport.graph.weights import roles, set_roles
 
-__all__ = ["NORMAL_OPSET", "normalize"]
+__all__ = ["NORMAL_OPSET", "normalize", "tidy"]
 
 
 def normalize(model: ir.Model) -> ir.Model:
@@ -38,15 +39,28 @@ def normalize(model: ir.Model) -> ir.Model:
     if any(True for _ in graph.subgraphs()):
         NameFixPass()(model)
     _lift_constants(model)
+    upgrade(model, infer(model))
+    tidy(model)
+    return model
+
+
+def tidy(model: ir.Model) -> None:
+    """Take the noise out of a graph, in place and at its own opset.
+
+    Constants become initializers of the main graph and what follows from them is folded, sequences that are only taken
+    apart become tensors, identities and dead nodes go, dtypes and shapes are on every value. Weights stay.
+
+    Args:
+        model: a graph without local functions, whose weights have their roles.
+    """
+    _lift_constants(model)
     info = infer(model)
-    if upgrade(model, info):
-        _lift_constants(model)
+    if unpack_sequences(model, info):
         info = infer(model)
     fold_constants(model, info)
-    drop_identities(graph, info)
+    drop_identities(model.graph, info)
     drop_dead_nodes(model)
     info.write()
-    return model
 
 
 def drop_identities(graph: ir.Graph, info: ShapeInfo) -> None:

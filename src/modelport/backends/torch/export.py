@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from modelport.backends.torch.clean import clean, name_nodes, separate_outputs
+from modelport.backends.torch.naming import name_nodes, separate_outputs
 from modelport.backends.torch.operators import lower_recurrent, translations
 from modelport.backends.torch.parameters import ties, weights
 from modelport.backends.torch.program import (
@@ -27,6 +27,7 @@ from modelport.core.backend import Exported
 from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature, TensorSpec
+from modelport.graph.normal import tidy
 from modelport.graph.signature import write_signature
 from modelport.graph.weights import Role, set_aliases, set_roles
 
@@ -56,6 +57,8 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     _name_dimensions(model, symbols)
     notes += [Note("dropped", b, "the model updates this buffer on every call") for b in mutated_buffers(written)]
     notes += _set_weights(model, native)
+    _drop_masks(model.graph)
+    tidy(model)
     name_nodes(model)
     write_signature(model, replace(signature, outputs=outputs))
     return Exported(model, tuple(notes))
@@ -141,7 +144,7 @@ def _name_dimensions(model: ir.Model, symbols: dict[str, str]) -> None:
 
 
 def _set_weights(model: ir.Model, native: Any) -> list[Note]:
-    """Every entry of the state dict as an initializer with its role, used by the program or not; then clean up."""
+    """Every entry of the state dict as an initializer with its role, used by the program or not."""
     graph, state = model.graph, weights(native)
     aliases = ties(state)
     for alias, name in aliases.items():
@@ -153,7 +156,6 @@ def _set_weights(model: ir.Model, native: Any) -> list[Note]:
                 value.name = name
                 graph.initializers[name] = value
     owned = {name: tensor for name, tensor in state.items() if name not in aliases}
-    clean(model, keep=set(owned))
     for name, tensor in owned.items():
         content = ir.tensor_adapters.TorchTensor(tensor.detach(), name=name)
         if name not in graph.initializers:
@@ -163,6 +165,13 @@ def _set_weights(model: ir.Model, native: Any) -> list[Note]:
     set_roles(model, {name: _role(tensor) for name, tensor in owned.items()})
     set_aliases(model, aliases)
     return _momentum_notes(model, native)
+
+
+def _drop_masks(graph: ir.Graph) -> None:
+    """A Dropout whose mask nobody reads has one output."""
+    for node in graph:
+        if node.op_type == "Dropout" and len(node.outputs) > 1 and not node.outputs[1].uses():
+            node.resize_outputs(1)
 
 
 def _role(tensor: torch.Tensor) -> Role:
