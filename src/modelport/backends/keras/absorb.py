@@ -151,6 +151,9 @@ class Absorption:
         if len(trained) > 1 or name is None:
             return None
         transposed = "transposed" in node.attributes and bool(node.attributes["transposed"].as_int())
+        if transposed and self._strict:
+            # A Dense goes home as (out, in), and this matrix is (in, out) at home.
+            return None
         return Owned(key, name, weights, trained != {False}, transposed)
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from string import ascii_lowercase
 from typing import Any
 
@@ -59,13 +60,9 @@ def _after(node: ir.Node, info: ShapeInfo) -> Heads | None:
 def _before(node: ir.Node, info: ShapeInfo) -> Heads | None:
     value = node.inputs[0]
     reshape = None if value is None else value.producer()
-    if (
-        value is None
-        or reshape is None
-        or not _is_reshape(reshape)
-        or value.is_graph_output()
-        or len(value.uses()) != 1
-    ):
+    if value is None or reshape is None or not _is_reshape(reshape):
+        return None
+    if value.is_graph_output() or len(value.uses()) != 1:
         return None
     source = reshape.inputs[0]
     return Heads(reshape, False) if source is not None and _is_split(info.dims(value), info.dims(source)) else None
@@ -83,22 +80,25 @@ def _is_split(flat: tuple[Size, ...] | None, split: tuple[Size, ...] | None) -> 
 
 
 def einsum_dense(place: Place, x: Any, heads: Heads, info: ShapeInfo) -> Any:
-    """The Linear with its Reshape as one layer, whose kernel is Keras' (features, heads, width) or (heads, width, features)."""
+    """The Linear with its Reshape as one layer; its kernel is (features, heads, width) or (heads, width, features)."""
     if heads.splits:
-        front = ascii_lowercase[: rank(x) - 1]
-        inner, *new = ascii_lowercase[rank(x) - 1 : rank(x) + 2]
-        equation = f"{front}{inner},{inner}{''.join(new)}->{front}{''.join(new)}"
+        front, inner, new = _letters(rank(x) - 1, 1, 2)
         tail = (info.dims(heads.reshape.outputs[0]) or ())[-2:]
     else:
-        front = ascii_lowercase[: rank(x) - 2]
-        a, b, last = ascii_lowercase[rank(x) - 2 : rank(x) + 1]
-        equation, new = f"{front}{a}{b},{a}{b}{last}->{front}{last}", [last]
+        front, inner, new = _letters(rank(x) - 2, 2, 1)
         tail = (info.dims(place.node.outputs[0]) or ())[-1:]
+    equation = f"{front}{inner},{inner}{new}->{front}{new}"
     built = place.layer(
         layers.EinsumDense,
         equation,
         output_shape=(*sizes(x)[1 : len(front)], *tail),
-        bias_axes="".join(new) if place.has("bias") else None,
+        bias_axes=new if place.has("bias") else None,
         like=x,
     )
     return built(x)
+
+
+def _letters(*counts: int) -> list[str]:
+    """Letters for groups of axes, each axis its own."""
+    ends = list(accumulate(counts))
+    return [ascii_lowercase[end - count : end] for end, count in zip(ends, counts, strict=True)]
