@@ -79,6 +79,8 @@ def open_h5(path: Path) -> Opened:
 def _load(path: Path, suffix: str, *, safe_mode: bool) -> Opened:
     import keras
 
+    from modelport.backends.keras import runtime  # noqa: F401 (registers the layer that holds a fallback)
+
     # Keras goes by the suffix, which a caller's path need not have.
     with tempfile.TemporaryDirectory() as folder:
         named = path
