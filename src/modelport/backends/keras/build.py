@@ -324,7 +324,8 @@ class Program:
         name = self.names.fresh(node.name or node.op_type)
         layer = OnnxOp(node.op_type, node.domain, attributes, inputs, results, name=name)
         self.keep(layer)
-        self.note("fallback", name, f"{node.op_type} runs in modelport's own layer: {why}")
+        needs = "to load it from a .keras file, import modelport.backends.keras.runtime first"
+        self.note("fallback", name, f"{node.op_type} runs in modelport's own layer, since {why}; {needs}")
         return layer(*tensors)
 
     # The model.
