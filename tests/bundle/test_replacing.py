@@ -150,7 +150,11 @@ def test_saves_and_loads_at_the_same_time_never_see_half_a_bundle(how: str, tmp_
             writer.stdout.readline()
         end = time.monotonic() + 2.0
         while time.monotonic() < end:
-            assert mp.load(path).parameters()["spare.weight"].shape == (3, 3)
+            try:
+                assert mp.load(path).parameters()["spare.weight"].shape == (3, 3)
+            except mp.FormatError:
+                # Without an exchange the old bundle is away for a moment before the new one is there.
+                assert how == "without exchange"
     finally:
         for writer in writers:
             writer.kill()

@@ -184,7 +184,7 @@ def test_other_float_types_cross(dtype: torch.dtype) -> None:
     graph = exported(net, torch.ones(2, 3, dtype=dtype)).graph
     name = str(dtype).removeprefix("torch.")
     assert {spec.dtype for spec in (*read_signature(graph).inputs, *read_signature(graph).outputs)} == {name}
-    assert {value.dtype for value in graph.graph.initializers.values()} == {graph.graph.inputs[0].dtype}
+    assert {graph.graph.initializers[role].dtype for role in roles(graph)} == {graph.graph.inputs[0].dtype}
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -408,7 +408,7 @@ def _parts(part: Owned | Weight) -> Iterable[Weight]:
 
 def _portable(owned: Owned, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A weight in the portable layout; zeros for a bias that the source does not have."""
-    if name not in owned.weights:
+    if name not in owned.weights and name.startswith("bias"):
         return np.zeros(shape, np.float32)
     array = owned.weights[name].array
     return array.T if owned.transposed else array

@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from modelport.backends.keras.absorb import Owned
 from modelport.backends.keras.build_layers import Place, layer
+from modelport.backends.keras.layers import NUMBERED
 from modelport.backends.keras.ops.tensors import dtype
 
 STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
@@ -42,11 +43,25 @@ def _layer(place: Place, level: int, x: Any, both: bool, reverse: bool, units: i
     settings = {"return_sequences": True, "return_state": True, "use_bias": use_bias, "dtype": dtype(x), **own}
     name = place.name if level == 0 else owned.name
     if both:
-        made = layers.Bidirectional(kind(units, name=kind.__name__.lower(), **settings), name=name, dtype=dtype(x))
+        name, inner = _around(place, name, kind)
+        made = layers.Bidirectional(kind(units, name=inner, **settings), name=name, dtype=dtype(x))
     else:
         made = kind(units, go_backwards=reverse, name=name, **settings)
     place.register(key, made, owned)
     return made
+
+
+def _around(place: Place, name: str, kind: Any) -> tuple[str, str]:
+    """The names of a Bidirectional and of the layer inside it: `encoder.gru_1` may be both, for a way home."""
+    head, _, last = name.rpartition(".")
+    plain = _SNAKE[kind.__name__]
+    if head and NUMBERED.fullmatch(last) and last.startswith(f"{plain}_") and place.names.is_free(head):
+        return place.names.fresh(head), last
+    return name, plain
+
+
+_SNAKE = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}
+"""The names that Keras gives to the first layer of a kind."""
 
 
 def _initial(place: Place, count: int, level: int, directions: int) -> list[Any] | None:

@@ -246,6 +246,10 @@ _PATHS = ("vocabulary", "filepath")
 """Settings that Keras takes for a file to read where they are a string."""
 
 
+_OWN = ("modelport.backends.keras.runtime", "OnnxOp")
+"""The layer that carries a fallback: its configuration is data, the operators are those of this package."""
+
+
 def _findings(config: Any) -> Iterator[str]:
     """What could run code or read files, in a configuration and everything inside it."""
     if isinstance(config, Mapping):
@@ -259,6 +263,8 @@ def _findings(config: Any) -> Iterator[str]:
 
 def _finding(config: Mapping[str, Any]) -> Iterator[str]:
     kind, module = str(config.get("class_name", "")), config.get("module")
+    if (module, kind) == _OWN:
+        return
     if kind in _RUNS_CODE:
         yield _RUNS_CODE[kind]
     elif config.get("function_type") == "lambda":

@@ -305,6 +305,16 @@ def _role(owner: Any, variable: Any) -> Role:
     return "parameter" if variable.trainable else "frozen"
 
 
+NUMBERED = re.compile(r"(?:lstm|gru|simple_rnn)_\d+")
+"""The name that Keras makes up for a recurrent layer that is not the first of its kind in a process."""
+
+
+def _around(prefix: str, layer: Any) -> str:
+    """The path of a Bidirectional, with the name of the layer inside it where Keras numbered that."""
+    inner = layer.forward_layer.name.removeprefix("forward_")
+    return f"{prefix}.{inner}" if prefix and NUMBERED.fullmatch(inner) else prefix
+
+
 _STACKED = re.compile(r"(.*)\.l(\d+)")
 
 
@@ -343,6 +353,8 @@ def _walk(layer: Any, root: Any, chain: tuple[str, ...], seen: set[int]) -> Iter
         if parts[0] == root.name and (layer is root or not _is_sublayer(root, parts[0])):
             parts = parts[1:]
         prefix = ".".join(parts[: max(len(parts) - slot.depth, 0)])
+        if slot.depth > 2:
+            prefix = _around(prefix, layer)
         yield _Found(variable, slot, has_row, _role(owner, variable), slot.depth > 1, prefix, ".".join(chain))
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         yield from _walk(inner, root, (*chain, inner.name), seen)

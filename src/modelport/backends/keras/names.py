@@ -35,6 +35,10 @@ class Names:
         """A name that is neither reserved nor given out."""
         return self._first_free(sanitised(name), self._taken | self._reserved)
 
+    def is_free(self, name: str) -> bool:
+        """Whether a name is neither reserved nor given out."""
+        return sanitised(name) not in self._taken | self._reserved
+
     def _first_free(self, name: str, used: set[str]) -> str:
         candidate, count = name, 0
         while candidate in used:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modelport.backends.keras.layers import weights
+from modelport.backends.keras.layers import NUMBERED, weights
 from modelport.core.errors import DataError
 from modelport.core.signature import Arrays
 
@@ -91,25 +91,34 @@ _NUMBER = re.compile(r"_(\d+)$")
 def _by_rank(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Names that are equal up to Keras' automatic numbers, paired in the order of those numbers."""
     groups: dict[tuple[str, ...], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    numbers: dict[str, tuple[int, ...]] = {}
     for side, names in enumerate((wanted, given)):
         for name in names:
-            groups[_stem(name)][side].append(name)
+            parts = _parts(name, names)
+            numbers[name] = _numbers(parts)
+            groups[tuple(_NUMBER.sub("", part) for part in parts)][side].append(name)
     pairs: dict[str, str] = {}
     for left, right in groups.values():
         if len(left) == len(right):
-            pairs.update(zip(sorted(left, key=_numbers), sorted(right, key=_numbers), strict=True))
+            pairs.update(
+                zip(sorted(left, key=numbers.__getitem__), sorted(right, key=numbers.__getitem__), strict=True)
+            )
         else:
             pairs.update({name: name for name in left if name in right})
     return pairs
 
 
-def _stem(name: str) -> tuple[str, ...]:
-    return tuple(_NUMBER.sub("", part) for part in name.split("."))
+def _parts(name: str, names: Collection[str]) -> list[str]:
+    """The parts of a name, without the numbered one of the layer inside a Bidirectional: the first has no such part."""
+    parts = name.split(".")
+    if len(parts) > 2 and NUMBERED.fullmatch(parts[-2]) and ".".join([*parts[:-1], "weight_ih_l0_reverse"]) in names:
+        del parts[-2]
+    return parts
 
 
-def _numbers(name: str) -> tuple[int, ...]:
+def _numbers(parts: Sequence[str]) -> tuple[int, ...]:
     """The automatic numbers of a name's parts; the first layer of a kind has none and comes first."""
-    found = (_NUMBER.search(part) for part in name.split("."))
+    found = (_NUMBER.search(part) for part in parts)
     return tuple(int(each[1]) if each else -1 for each in found)
 
 
