@@ -1,7 +1,7 @@
 """What a framework must be able to do to be a backend.
 
-A backend object is light: making it, asking `owns`, `support` and reading `formats` import no framework. Everything
-else imports it on first use.
+A backend object is light: making it, asking `owns` and reading `formats` import no framework. Everything else imports
+it on first use.
 """
 
 from __future__ import annotations
