@@ -158,3 +158,20 @@ def test_support_is_what_the_table_holds() -> None:
     assert support("LSTM", "modelport") == "native"
     assert support("StringNormalizer") == "unsupported"
     assert len({name for domain, name in OPS if not domain}) > 150
+
+
+def test_equal_values_come_in_the_order_of_their_indices_and_go_home_so() -> None:
+    import onnx_ir as ir
+
+    import modelport as mp
+
+    graph = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
+    top (float[batch, 6] x) => (float[batch, 4] values, int64[batch, 4] indices) {
+      k = Constant <value_ints: ints = [4]> ()
+      values, indices = TopK <axis = -1> (x, k)
+    }""")
+    x = np.array([[1, 1, 0, 1, 2, 2], [0, 0, 0, 0, 0, 0]], "float32")
+    there = mp.transfer(ir.to_proto(graph), to="torch")
+    home = mp.transfer(there, to="onnx", example=x)
+    for model in (there, home):
+        np.testing.assert_array_equal(model(x)[1], [[4, 5, 0, 1], [0, 1, 2, 3]])

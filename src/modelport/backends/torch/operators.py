@@ -89,7 +89,15 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = {recurrent_operator(name): _placeholder(name) for name in RECURRENT}
     table[torch.ops.modelport.dropout.default] = _dropout
     table[torch.ops.modelport.attention.default] = _attention
+    table[torch.ops.aten.sort.stable] = _stable_sort
     return table
+
+
+def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """ONNX's TopK of everything: it too gives equal values in the order of their indices."""
+    op = onnxscript.opset21
+    size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
+    return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
 
 
 def _dropout(x: Any, p: float) -> Any:

@@ -123,8 +123,9 @@ def one_hot(indices: Tensor, depth: Size, values: Tensor, *, axis: int = -1) -> 
 
 @op("TopK")
 def topk(x: Tensor, k: Size, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
-    result = torch.topk(x, k, axis, bool(largest), bool(sorted))
-    return result[0], result[1]
+    # torch.topk gives equal values in any order; ONNX asks for the lower index first.
+    result = torch.sort(x, stable=True, dim=axis, descending=bool(largest))
+    return torch.narrow(result[0], axis, 0, k), torch.narrow(result[1], axis, 0, k)
 
 
 @op("NonZero")

@@ -281,6 +281,12 @@ def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "
 
 def saturated_cast(x: Any, dtype: torch.dtype, saturate: bool = True) -> Any:
     """A cast; a number beyond what an 8-bit float holds becomes the largest one it does, as ONNX asks."""
+    if dtype == torch.float8_e8m0fnu:
+        raise CannotBuild("torch rounds to float8_e8m0 otherwise than ONNX says; cast to another type")
+    if dtype == torch.float8_e4m3fn and not saturate:
+        wide = x.to(torch.float32)
+        # Halfway between the largest number and the one that would follow it.
+        return torch.where(torch.abs(wide) > 464.0, float("nan"), wide).to(dtype)
     if dtype in _FLOAT8_MAX and saturate:
         limit = _FLOAT8_MAX[dtype]
         wide = x.to(torch.float32)
