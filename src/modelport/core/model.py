@@ -23,6 +23,8 @@ class Model:
         signature: its named inputs and outputs.
         report: what the verb that made this handle measured; `None` after a plain `load`.
         history: one JSON-like entry per verb that the model went through, oldest first.
+        example: the inputs it is checked on, by name; `None` where they are drawn.
+        aliases: the further names of tied weights that its framework has no place for, by the name that it keeps.
 
     Example:
         >>> model = mp.load("resnet.mport")                       # doctest: +SKIP
@@ -39,12 +41,14 @@ class Model:
         example: Arrays | None = None,
         history: tuple[Event, ...] = (),
         report: Any = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.native = native
         self.signature = signature
         self.history = history
         self.report = report
         self.example = example
+        self.aliases = dict(aliases or {})
         self._backend = backend
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
 from modelport.core.model import Model
 from modelport.core.report import CheckReport, CheckRow
 from modelport.core.signature import Signature
-from modelport.verbs.subject import example_of, subject
+from modelport.verbs.subject import exported, subject
 
 _SHOWN = 5
 
@@ -39,15 +39,15 @@ def check(model: Any, *, to: str, example: Any = None, signature: Signature | No
     target = registry.backend(to)
     source = subject(model, example=example, signature=signature)
     try:
-        exported = registry.backend(source.backend).export(source.native, example_of(source), source.signature)
+        graph = exported(source)
     except (UnsupportedModelError, UnsupportedOpError) as error:
         return CheckReport(source.backend, target.name, (), problem=str(error))
-    return _report(source, target, exported)
+    return _report(source, target, graph)
 
 
-def _report(source: Model, target: Backend, exported: Exported) -> CheckReport:
+def _report(source: Model, target: Backend, export: Exported) -> CheckReport:
     nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for node in _build_graph(exported.graph, target).graph.all_nodes():
+    for node in _build_graph(export.graph, target).graph.all_nodes():
         nodes[node.domain, node.op_type].append(node.name or node.outputs[0].name or "")
     rows = tuple(
         CheckRow(
@@ -58,7 +58,7 @@ def _report(source: Model, target: Backend, exported: Exported) -> CheckReport:
         )
         for (domain, op_type), names in sorted(nodes.items())
     )
-    return CheckReport(source.backend, target.name, rows, exported.notes)
+    return CheckReport(source.backend, target.name, rows, export.notes)
 
 
 def _build_graph(graph: Any, target: Backend) -> Any:

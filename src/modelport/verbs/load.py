@@ -142,6 +142,7 @@ def _wrapped(backend: Backend, opened: Opened, path: Path, name: str, example: A
 def _open_bundle(path: Path, example: Any) -> Model:
     from modelport.bundle.store import read_bundle
     from modelport.graph.signature import read_signature
+    from modelport.graph.weights import aliases
 
     graph, manifest = read_bundle(path)
     target = registry.preferred()
@@ -150,7 +151,14 @@ def _open_bundle(path: Path, example: Any) -> Model:
     signature = built.signature or signature
     arrays = _drawn(signature, manifest.sizes) if example is None else target.flatten(built.native, example, signature)
     event = {"verb": "load", "file": path.name, "format": BUNDLE.name}
-    return Model(built.native, target, signature, example=arrays, history=(*manifest.history, event))
+    return Model(
+        built.native,
+        target,
+        signature,
+        example=arrays,
+        history=(*manifest.history, event),
+        aliases=aliases(graph),
+    )
 
 
 def _drawn(signature: Signature, sizes: Any) -> Arrays | None:

@@ -15,7 +15,7 @@ from modelport.core.model import Model
 from modelport.core.report import ParityReport
 from modelport.core.signature import Arrays, Signature
 from modelport.verbs.formats import ANY, BUNDLE, SAFETENSORS, Identified, for_writing
-from modelport.verbs.subject import example_of, subject
+from modelport.verbs.subject import example_of, exported, subject
 
 if TYPE_CHECKING:
     from modelport.bundle.program import Unused
@@ -92,9 +92,9 @@ def _write_bundle(model: Model, folder: Path, *, native: bool, check: bool) -> N
 
     owner = registry.backend(model.backend)
     example = example_of(model)
-    exported = owner.export(model.native, example, model.signature)
+    export = exported(model)
     folder.mkdir()
-    unused = write_program(folder, exported.graph)
+    unused = write_program(folder, export.graph)
     measured = _proved(model, folder, unused) if check else None
     if native:
         _write_beside(model, owner, folder)
@@ -103,14 +103,14 @@ def _write_bundle(model: Model, folder: Path, *, native: bool, check: bool) -> N
         signature=model.signature,
         sizes=_sizes(model.signature, example),
         versions=installed_versions(),
-        history=(*model.history, _event(exported, measured)),
+        history=(*model.history, _event(export, measured)),
         reports={} if model.report is None else {"last": model.report.to_json()},
     )
     seal(folder, manifest, unused)
 
 
-def _event(exported: Exported, measured: ParityReport | None) -> dict[str, Any]:
-    notes = [asdict(note) for note in exported.notes]
+def _event(export: Exported, measured: ParityReport | None) -> dict[str, Any]:
+    notes = [asdict(note) for note in export.notes]
     parity = None if measured is None else measured.to_json()
     return {"verb": "save", "format": BUNDLE.name, "notes": notes, "parity": parity}
 

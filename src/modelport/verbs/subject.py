@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from modelport.core import registry
+from modelport.core.backend import Exported
 from modelport.core.model import Model
 from modelport.core.signature import Arrays, Signature
 
@@ -48,7 +49,25 @@ def _with(model: Model, example: Any, signature: Signature | None) -> Model:
         example=arrays,
         history=model.history,
         report=model.report,
+        aliases=model.aliases,
     )
+
+
+def exported(model: Model) -> Exported:
+    """The portable graph of a model, with every name that its weights came with.
+
+    Raises:
+        UnsupportedModelError: the framework cannot trace the model.
+        UnsupportedOpError: an op has no portable form.
+    """
+    from modelport.graph.weights import aliases, set_aliases
+
+    result = registry.backend(model.backend).export(model.native, example_of(model), model.signature)
+    known, weights = aliases(result.graph), result.graph.graph.initializers
+    kept = {alias: name for alias, name in model.aliases.items() if name in weights and alias not in weights}
+    if kept:
+        set_aliases(result.graph, {**kept, **known})
+    return result
 
 
 def example_of(model: Model) -> Arrays:

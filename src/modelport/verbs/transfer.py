@@ -14,7 +14,7 @@ from modelport.core.model import Model
 from modelport.core.report import Note, ParityReport, TransferReport
 from modelport.core.signature import Signature
 from modelport.verbs.compare import TOLERANCE, parity
-from modelport.verbs.subject import example_of, subject
+from modelport.verbs.subject import exported, subject
 
 
 def transfer(
@@ -61,29 +61,36 @@ def transfer(
     if device is not None:
         native = registry.backend(moved.backend).place(moved.native, device)
         report = moved.report if target else TransferReport(source.backend, moved.backend)
-        moved = Model(native, registry.backend(moved.backend), moved.signature, example=moved.example, report=report)
+        moved = Model(
+            native,
+            registry.backend(moved.backend),
+            moved.signature,
+            example=moved.example,
+            report=report,
+            aliases=moved.aliases,
+        )
     return _proved(source, moved, check=check, tolerance=tolerance, device=device)
 
 
 def _to_backend(source: Model, target: Backend) -> Model:
-    example = example_of(source)
     started = time.perf_counter()
-    exported = registry.backend(source.backend).export(source.native, example, source.signature)
+    graph, notes = exported(source)
     exported_at = time.perf_counter()
-    built = target.build(exported.graph)
+    built = target.build(graph)
     seconds = {"export": exported_at - started, "build": time.perf_counter() - exported_at}
 
     from modelport.graph.signature import read_signature
+    from modelport.graph.weights import aliases
 
     report = TransferReport(
         source.backend,
         target.name,
-        dict(Counter(node.op_type for node in exported.graph.graph.all_nodes()).most_common()),
-        exported.notes + built.notes,
+        dict(Counter(node.op_type for node in graph.graph.all_nodes()).most_common()),
+        notes + built.notes,
         seconds=seconds,
     )
-    arrived = built.signature or read_signature(exported.graph)
-    return Model(built.native, target, arrived, example=source.example, report=report)
+    arrived = built.signature or read_signature(graph)
+    return Model(built.native, target, arrived, example=source.example, report=report, aliases=aliases(graph))
 
 
 def _proved(source: Model, moved: Model, *, check: bool, tolerance: float, device: str | None) -> Model:
@@ -102,6 +109,7 @@ def _proved(source: Model, moved: Model, *, check: bool, tolerance: float, devic
         example=moved.example,
         history=(*source.history, event),
         report=report,
+        aliases=moved.aliases,
     )
 
 
