@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import onnx_ir as ir
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from modelport.backends.torch.operands import Operands
@@ -79,10 +80,7 @@ def gru(
 ) -> tuple[Any, Any]:
     stack = _Stack(hidden_size, num_layers, bidirectional, reverse, batch_first, dropout)
     if not linear_before_reset:
-        raise CannotBuild(
-            "it resets before the product (linear_before_reset=0, Keras' reset_after=False) and torch.nn.GRU after it; "
-            "train the source with the other variant"
-        )
+        return _reset_before_product(x, h0, weights, stack, operands)
     return _run("GRU", {}, x, h0, weights, stack, node, operands)
 
 
@@ -103,6 +101,46 @@ def rnn(
 ) -> tuple[Any, Any]:
     stack = _Stack(hidden_size, num_layers, bidirectional, reverse, batch_first, dropout)
     return _run("RNN", {"nonlinearity": nonlinearity}, x, h0, weights, stack, node, operands)
+
+
+def _reset_before_product(
+    x: Tensor, h0: Tensor | None, weights: Sequence[Operand | None], stack: _Stack, operands: Operands
+) -> tuple[Any, Any]:
+    """A GRU that resets the state before its product (Keras' reset_after=False), step by step: `nn.GRU` resets after.
+
+    The equations are those of the ONNX operator GRU with linear_before_reset=0.
+    """
+    time = 1 if stack.batch_first else 0
+    steps = x.dims[time]
+    if steps is None or stack.num_layers > 1:
+        raise CannotBuild(
+            "it resets before the product (linear_before_reset=0), which torch.nn.GRU does not, and it is "
+            "a stack or its number of steps is not known; give it a static one, or train with reset_after=True"
+        )
+    given = dict(zip(stack.names, [*weights, *[None] * (len(stack.names) - len(weights))], strict=True))
+    outputs, finals = [], []
+    for direction, tail in enumerate(("", "_reverse")[: stack.directions]):
+        w_ih, w_hh, b_ih, b_hh = (
+            None if (operand := given[f"{leaf}_l0{tail}"]) is None else operands.tensor(operand) for leaf in _LEAVES
+        )
+        sizes = [2 * stack.hidden_size, stack.hidden_size]
+        (w_gates, w_new), (b_gates, b_new) = (
+            (None, None) if part is None else torch.split(part, sizes) for part in (w_hh, b_hh)
+        )
+        fed = F.linear(x, cast(Any, w_ih), b_ih)
+        state: Any = torch.select(_zeros(x, stack) if h0 is None else h0, 0, direction)
+        backwards = bool(tail) or bool(stack.reverse)
+        computed: list[Any] = []
+        for step in reversed(range(steps)) if backwards else range(steps):
+            into_gates, into_new = torch.split(torch.select(fed, time, step), sizes, -1)
+            gates = torch.sigmoid(into_gates + F.linear(state, cast(Any, w_gates), b_gates))
+            reset, update = torch.chunk(gates, 2, -1)
+            new = torch.tanh(into_new + F.linear(reset * state, cast(Any, w_new), b_new))
+            state = (1 - update) * new + update * state
+            computed.append(state)
+        outputs.append(torch.stack(computed[::-1] if backwards else computed, time))
+        finals.append(state)
+    return torch.cat(outputs, -1), torch.stack(finals)
 
 
 def _zeros(x: Tensor, stack: _Stack) -> Any:
