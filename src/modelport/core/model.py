@@ -54,6 +54,11 @@ class Model:
     def __repr__(self) -> str:
         return f"<modelport.Model on {self.backend}: {self.signature}>"
 
+    def replaced(self, **changes: Any) -> Model:
+        """A handle like this one with some of its attributes changed; the native model is not copied."""
+        settings: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "_backend"}
+        return Model(backend=self._backend, **{**settings, **changes})
+
     @property
     def backend(self) -> str:
         return self._backend.name

@@ -192,6 +192,15 @@ class Signature:
             spec.name: _draw(spec, sizes, None if like is None else like.get(spec.name), rng) for spec in self.inputs
         }
 
+    def sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """The sizes that the symbolic dimensions have in some inputs by name, the first one named first."""
+        return {
+            dim: size
+            for spec in self.inputs
+            for dim, size in zip(spec.shape or (), arrays[spec.name].shape, strict=False)
+            if isinstance(dim, str)
+        }
+
     def spread(self) -> Signature:
         """This signature with one list of inputs as positional arguments instead.
 

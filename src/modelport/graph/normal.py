@@ -39,7 +39,7 @@ def normalize(model: ir.Model) -> ir.Model:
     if any(True for _ in graph.subgraphs()):
         NameFixPass()(model)
     _lift_constants(model)
-    upgrade(model, infer(model))
+    upgrade(model)
     tidy(model)
     return model
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelport.graph.shape_info import ShapeInfo
+from modelport.graph.splice import ints
 
 
 def unpack_sequences(model: ir.Model, info: ShapeInfo) -> bool:
@@ -28,7 +29,7 @@ def unpack_sequences(model: ir.Model, info: ShapeInfo) -> bool:
         readers = _readers(node.outputs[0], info)
         if readers is None:
             continue
-        parts = _parts(node, info, model.graph, {position for _, position in readers})
+        parts = _parts(node, info, model)
         if parts is None or any(not -len(parts) <= position < len(parts) for _, position in readers):
             continue
         for reader, position in readers:
@@ -55,7 +56,7 @@ def _readers(sequence: ir.Value, info: ShapeInfo) -> list[tuple[ir.Node, int]] |
     return readers
 
 
-def _parts(node: ir.Node, info: ShapeInfo, graph: ir.Graph, positions: set[int]) -> list[ir.Value] | None:
+def _parts(node: ir.Node, info: ShapeInfo, model: ir.Model) -> list[ir.Value] | None:
     """The elements of the sequence as values, made before the node."""
     if node.op_type == "SequenceConstruct":
         return [value for value in node.inputs if value is not None]
@@ -68,11 +69,11 @@ def _parts(node: ir.Node, info: ShapeInfo, graph: ir.Graph, positions: set[int])
     size = dims[axis]
     if len(node.inputs) < 2 or node.inputs[1] is None:
         if not node.attributes.get_int("keepdims", 1):
-            return _elements(node, data, axis, size, graph) if isinstance(size, int) else None
+            return _elements(node, data, axis, size, model) if isinstance(size, int) else None
         lengths = [1] * size if isinstance(size, int) else None
     else:
         lengths = _lengths(info.array(node.inputs[1]), size)
-    return None if lengths is None else _split(node, data, axis, lengths, graph)
+    return None if lengths is None else _split(node, data, axis, lengths, model)
 
 
 def _lengths(split: np.ndarray | None, size: object) -> list[int] | None:
@@ -87,35 +88,27 @@ def _lengths(split: np.ndarray | None, size: object) -> list[int] | None:
     return [int(split)] * whole + ([rest] if rest else [])
 
 
-def _split(node: ir.Node, data: ir.Value, axis: int, lengths: list[int], graph: ir.Graph) -> list[ir.Value]:
-    lengths_value = _constant(f"{node.outputs[0].name}/split", np.array(lengths, np.int64), graph)
-    split = ir.node("Split", [data, lengths_value], attributes={"axis": axis}, num_outputs=len(lengths), name=node.name)
-    _insert(node, split)
-    return list(split.outputs)
+def _split(node: ir.Node, data: ir.Value, axis: int, lengths: list[int], model: ir.Model) -> list[ir.Value]:
+    stem = str(node.outputs[0].name)
+    inputs = [data, ints(model, f"{stem}/split", lengths)]
+    return _insert(node, ir.node("Split", inputs, {"axis": axis}, num_outputs=len(lengths), name=node.name), stem)
 
 
-def _elements(node: ir.Node, data: ir.Value, axis: int, size: int, graph: ir.Graph) -> list[ir.Value]:
+def _elements(node: ir.Node, data: ir.Value, axis: int, size: int, model: ir.Model) -> list[ir.Value]:
+    stem = str(node.outputs[0].name)
     values = []
     for position in range(size):
-        index = _constant(f"{node.outputs[0].name}/position_{position}", np.array(position, np.int64), graph)
-        gather = ir.node("Gather", [data, index], attributes={"axis": axis}, name=f"{node.name}/{position}")
-        _insert(node, gather)
-        values.extend(gather.outputs)
+        index = ints(model, f"{stem}/position_{position}", position)
+        gather = ir.node("Gather", [data, index], {"axis": axis}, name=f"{node.name}/{position}")
+        values += _insert(node, gather, f"{stem}/{position}")
     return values
 
 
-def _insert(before: ir.Node, node: ir.Node) -> None:
-    """Put a node in front of the one it replaces, of which it keeps the metadata; its outputs get names of that one."""
+def _insert(before: ir.Node, node: ir.Node, stem: str) -> list[ir.Value]:
+    """The outputs of a node that is put in front of the one it replaces, whose metadata it keeps."""
     node.metadata_props.update(before.metadata_props)
-    stem = f"{before.outputs[0].name}/{node.name}" if node.op_type == "Gather" else before.outputs[0].name
     for position, value in enumerate(node.outputs):
         value.name = f"{stem}/{position}"
     assert before.graph is not None
     before.graph.insert_before(before, node)
-
-
-def _constant(name: str, array: np.ndarray, graph: ir.Graph) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(constant)
-    return constant
+    return list(node.outputs)

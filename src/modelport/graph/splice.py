@@ -78,12 +78,12 @@ def insert(
     return node.outputs[0]
 
 
-def ints(model: ir.Model, name: str, values: Sequence[int]) -> ir.Value:
-    """A constant of integers, of the main graph; `name` is made unique."""
+def ints(model: ir.Model, name: str, values: Sequence[int] | int) -> ir.Value:
+    """A constant of integers, or of one as a scalar, of the main graph; `name` is made unique."""
     while name in model.graph.initializers:
         name += "_"
     tensor = ir.tensor(np.array(values, np.int64), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(values)]), const_value=tensor)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
     model.graph.register_initializer(value)
     return value
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.shape_info import ShapeInfo
+from modelport.graph.shapes import infer
 
 NORMAL_OPSET = onnx.defs.onnx_opset_version()
 """The opset of the normal form: the newest that the installed onnx knows."""
@@ -39,7 +40,7 @@ class _Call:
         return f"n{self.index}_o{place}" if self.node.outputs[place].name else ""
 
 
-def upgrade(model: ir.Model, info: ShapeInfo) -> bool:
+def upgrade(model: ir.Model) -> None:
     """Upgrade a graph to `NORMAL_OPSET` in place; nodes whose operator has not changed stay the same objects.
 
     All nodes that do change go through the converter in one model that holds them side by side, without their
@@ -47,10 +48,6 @@ def upgrade(model: ir.Model, info: ShapeInfo) -> bool:
 
     Args:
         model: local functions inlined.
-        info: the shapes of its values, some adapters read them.
-
-    Returns:
-        Whether nodes were replaced.
 
     Raises:
         UnsupportedOpError: the converter has no way for a node.
@@ -58,13 +55,13 @@ def upgrade(model: ir.Model, info: ShapeInfo) -> bool:
     old = model.graph.opset_imports.get("", STABLE_OPSET)
     nodes = [] if old >= STABLE_OPSET else [node for node in model.graph.all_nodes() if _changes(node, old)]
     if nodes:
+        info = infer(model)  # some adapters read shapes
         for node, (new, results) in zip(nodes, _convert(nodes, old, info), strict=True):
             _replace(node, new, results)
     for graph in model.graphs():
         graph.opset_imports[""] = NORMAL_OPSET
     for node in model.graph.all_nodes():
         node.version = None
-    return bool(nodes)
 
 
 def _changes(node: ir.Node, old: int) -> bool:

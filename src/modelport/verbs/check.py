@@ -68,6 +68,4 @@ def _build_graph(graph: Any, target: Backend) -> Any:
 
     if target.support("Linear", "modelport") == "unsupported":
         return graph
-    normal = normalize(graph)
-    recognize_layers(normal)
-    return normal
+    return recognize_layers(normalize(graph))

@@ -118,28 +118,17 @@ def _check_arity(left: Signature, right: Signature) -> None:
 def _batches(model: Model, more: bool) -> Iterator[Arrays]:
     inputs = example_of(model)
     yield inputs
-    sizes = _sizes(model.signature, inputs)
+    sizes = model.signature.sizes(inputs)
     if more and sizes:
         batch = next(iter(sizes))
         yield model.signature.draw({**sizes, batch: sizes[batch] + 1}, like=inputs, seed=1)
 
 
-def _sizes(signature: Signature, inputs: Arrays) -> dict[str, int]:
-    """The sizes that symbolic dimensions have in some inputs, the batch (the first one named) first."""
-    return {
-        dim: size
-        for spec in signature.inputs
-        for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=False)
-        if isinstance(dim, str)
-    }
-
-
 def _rename(arrays: Arrays, source: Signature, target: Signature, what: str) -> Arrays:
-    """Arrays by the target's names: by name where they agree, else by position."""
+    """Arrays, all or some, by the target's names: by name where they agree, else by position."""
     old, new = ([s.name for s in getattr(side, what)] for side in (source, target))
-    if set(old) == set(new):
-        return {name: arrays[name] for name in new}
-    return {name: arrays[other] for name, other in zip(new, old, strict=True)}
+    pairs = zip(new, new if set(old) == set(new) else old, strict=True)
+    return {name: arrays[other] for name, other in pairs if other in arrays}
 
 
 def _run(model: Model, inputs: Arrays) -> Arrays:
@@ -187,6 +176,7 @@ def measure(
 def _gradient_rows(
     left: Model, right: Model, inputs: Arrays, tolerance: float
 ) -> tuple[list[ParityRow], tuple[str, ...]]:
+    signatures = left.signature, right.signature
     first, second = registry.backend(left.backend), registry.backend(right.backend)
     if not (isinstance(first, Trainer) and isinstance(second, Trainer)):
         return [], ()
@@ -196,14 +186,8 @@ def _gradient_rows(
     if not cotangents:
         return [], ()
     expected = first.gradients(left.native, inputs, cotangents, left.signature)
-    renamed = {
-        other.name: cotangents[spec.name]
-        for spec, other in _paired_outputs(left.signature, right.signature)
-        if spec.name in cotangents
-    }
-    found = second.gradients(
-        right.native, _rename(inputs, left.signature, right.signature, "inputs"), renamed, right.signature
-    )
+    there = (_rename(inputs, *signatures, "inputs"), _rename(cotangents, *signatures, "outputs"))
+    found = second.gradients(right.native, *there, right.signature)
     largest = max((float(np.abs(g).max(initial=0.0)) for g in expected.values()), default=0.0)
     batch, floor = _batch_size(inputs), _CANCELLED * largest
     rows = [
@@ -212,10 +196,3 @@ def _gradient_rows(
         if name in found
     ]
     return rows, tuple(sorted(set(expected) ^ set(found)))
-
-
-def _paired_outputs(left: Signature, right: Signature) -> Iterator[tuple[Any, Any]]:
-    by_name = {spec.name: spec for spec in right.outputs}
-    if set(by_name) == {spec.name for spec in left.outputs}:
-        return ((spec, by_name[spec.name]) for spec in left.outputs)
-    return zip(left.outputs, right.outputs, strict=True)

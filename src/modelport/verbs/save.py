@@ -13,7 +13,7 @@ from modelport.core.backend import Backend, Exported
 from modelport.core.errors import FormatError
 from modelport.core.model import Model
 from modelport.core.report import ParityReport
-from modelport.core.signature import Arrays, Signature
+from modelport.core.signature import Signature
 from modelport.verbs.formats import ANY, BUNDLE, SAFETENSORS, Identified, for_writing
 from modelport.verbs.subject import example_of, exported, subject
 
@@ -91,7 +91,6 @@ def _write_bundle(model: Model, folder: Path, *, native: bool, check: bool) -> N
     from modelport.bundle.store import seal
 
     owner = registry.backend(model.backend)
-    example = example_of(model)
     export = exported(model)
     folder.mkdir()
     unused = write_program(folder, export.graph)
@@ -101,7 +100,7 @@ def _write_bundle(model: Model, folder: Path, *, native: bool, check: bool) -> N
     manifest = Manifest(
         backend=owner.name,
         signature=model.signature,
-        sizes=_sizes(model.signature, example),
+        sizes=model.signature.sizes(example_of(model)),
         versions=installed_versions(),
         history=(*model.history, _event(export, measured)),
         reports={} if model.report is None else {"last": model.report.to_json()},
@@ -113,15 +112,6 @@ def _event(export: Exported, measured: ParityReport | None) -> dict[str, Any]:
     notes = [asdict(note) for note in export.notes]
     parity = None if measured is None else measured.to_json()
     return {"verb": "save", "format": BUNDLE.name, "notes": notes, "parity": parity}
-
-
-def _sizes(signature: Signature, example: Arrays) -> dict[str, int]:
-    return {
-        dim: size
-        for spec in signature.inputs
-        for dim, size in zip(spec.shape or (), example[spec.name].shape, strict=False)
-        if isinstance(dim, str)
-    }
 
 
 def _proved(model: Model, folder: Path, unused: Unused) -> ParityReport:

@@ -42,15 +42,7 @@ def _with(model: Model, example: Any, signature: Signature | None) -> Model:
         return model
     signature = signature or model.signature
     arrays = model.example if example is None else signature.bind(example)
-    return Model(
-        model.native,
-        registry.backend(model.backend),
-        signature,
-        example=arrays,
-        history=model.history,
-        report=model.report,
-        aliases=model.aliases,
-    )
+    return model.replaced(signature=signature, example=arrays)
 
 
 def exported(model: Model) -> Exported:

@@ -61,14 +61,7 @@ def transfer(
     if device is not None:
         native = registry.backend(moved.backend).place(moved.native, device)
         report = moved.report if target else TransferReport(source.backend, moved.backend)
-        moved = Model(
-            native,
-            registry.backend(moved.backend),
-            moved.signature,
-            example=moved.example,
-            report=report,
-            aliases=moved.aliases,
-        )
+        moved = moved.replaced(native=native, report=report)
     return _proved(source, moved, check=check, tolerance=tolerance, device=device)
 
 
@@ -102,15 +95,7 @@ def _proved(source: Model, moved: Model, *, check: bool, tolerance: float, devic
         seconds = {**report.seconds, "parity": time.perf_counter() - started}
         report = replace(report, parity=measured, seconds=seconds)
     event = {"verb": "transfer", "device": device, **report.to_json()}
-    return Model(
-        moved.native,
-        registry.backend(moved.backend),
-        moved.signature,
-        example=moved.example,
-        history=(*source.history, event),
-        report=report,
-        aliases=moved.aliases,
-    )
+    return moved.replaced(history=(*source.history, event), report=report)
 
 
 def refuse(measured: ParityReport, notes: tuple[Note, ...] = ()) -> None:

@@ -67,6 +67,7 @@ def read_state_dict(path: Path) -> Arrays:
 
     import torch
 
+    from modelport.backends.torch.parameters import COUNTER
     from modelport.backends.torch.run import to_numpy
 
     try:
@@ -83,7 +84,7 @@ def read_state_dict(path: Path) -> Arrays:
         raise FormatError(
             f"{path.name} holds {keys}, not the tensors of one state dict: save model.state_dict() by itself."
         )
-    return {name: to_numpy(tensor) for name, tensor in content.items() if not name.endswith("num_batches_tracked")}
+    return {name: to_numpy(tensor) for name, tensor in content.items() if not name.endswith(COUNTER)}
 
 
 def write_state_dict(native: Any, path: Path, signature: Signature | None, example: Any) -> None:
