@@ -13,7 +13,7 @@ demo: $(INSTALLED)  ## train in PyTorch, open as Keras and ONNX without PyTorch,
 	$(PYTHON) examples/digits/demo.py demo.png
 
 test: $(INSTALLED) lint  ## everything that must hold
-	$(PYTHON) -m pytest -n 2 --dist loadgroup -q
+	$(PYTHON) -m pytest -n 2 --dist loadgroup -q -m "not zoo"
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
@@ -22,6 +22,9 @@ lint: $(INSTALLED)
 
 conformance: $(INSTALLED)  ## the ONNX backend test data on every backend, with the table
 	$(PYTHON) -m pytest tests/conformance -n 2 --dist loadgroup -q
+
+zoo: $(INSTALLED)  ## every architecture there and back; what `test` leaves out because it takes long
+	$(PYTHON) -m pytest tests/zoo -n 2 --dist loadgroup -q
 
 bench: $(INSTALLED)  ## ratios of pairs in one run; see benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/import_time.py

@@ -24,7 +24,7 @@ SIZE = 64
 
 
 def torch_nets() -> dict[str, Callable[[], Any]]:
-    from tests.zoo import torchvision_models
+    from tests.nets.vision import torchvision_models
 
     names = ("resnet18", "mobilenet_v2", "convnext_tiny")
     return {name: lambda name=name: getattr(torchvision_models(), name)(weights=None).eval() for name in names}

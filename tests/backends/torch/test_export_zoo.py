@@ -7,7 +7,7 @@ import torch
 
 from modelport.backends.torch import BACKEND
 from tests.backends.torch.test_export import differences, exported, operators
-from tests.zoo import torchvision_models
+from tests.nets.vision import torchvision_models
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "convnext_tiny", "vit_b_16"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import modelport as mp
-from tests.zoo import settled, settled_keras, torchvision_models
+from tests.nets.vision import settled, settled_keras, torchvision_models
 
 pytestmark = pytest.mark.xdist_group("zoo")
 
