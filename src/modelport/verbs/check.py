@@ -11,12 +11,20 @@ from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
 from modelport.core.model import Model
 from modelport.core.report import CheckReport, CheckRow
 from modelport.core.signature import Signature
+from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.subject import exported, subject
 
 _SHOWN = 5
 
 
-def check(model: Any, *, to: str, example: Any = None, signature: Signature | None = None) -> CheckReport:
+def check(
+    model: Any,
+    *,
+    to: str,
+    example: Any = None,
+    signature: Signature | None = None,
+    dynamic: Dynamic | None = None,
+) -> CheckReport:
     """What a transfer to another framework would keep, run by other means, drop or refuse; builds nothing.
 
     Args:
@@ -24,6 +32,7 @@ def check(model: Any, *, to: str, example: Any = None, signature: Signature | No
         to: the backend it would go to.
         example: as for `transfer`.
         signature: as for `transfer`.
+        dynamic: as for `transfer`.
 
     Returns:
         A `CheckReport` with one row per operator; `report.ok` says whether the transfer can be made.
@@ -37,7 +46,7 @@ def check(model: Any, *, to: str, example: Any = None, signature: Signature | No
         >>> print(mp.check("net.onnx", to="keras"))    # doctest: +SKIP
     """
     target = registry.backend(to)
-    source = subject(model, example=example, signature=signature)
+    source = subject(model, example=example, signature=signature, dynamic=dynamic)
     try:
         graph = exported(source)
     except (UnsupportedModelError, UnsupportedOpError) as error:

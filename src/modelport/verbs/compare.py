@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from modelport.core import registry
 from modelport.core.backend import Trainer
-from modelport.core.errors import DataError
+from modelport.core.errors import DataError, ModelPortError
 from modelport.core.model import Model
 from modelport.core.report import ParityReport, ParityRow
 from modelport.core.signature import Arrays, Signature, map_tree
+from modelport.verbs.dynamic import another_size
 from modelport.verbs.subject import example_of, subject
 
 TOLERANCE = 1e-4
@@ -45,7 +47,7 @@ def compare(
         a: the reference: a native model, a `Model` or a path.
         b: the model to compare with it.
         x: the inputs, as `Model.__call__` takes them or as the native call does; `None` uses the example that `a` or
-            `b` carries, or draws from a signature. Where `x` is not given, a second batch size is compared too.
+            `b` carries, or draws from a signature. Where `x` is not given, other dynamic sizes are compared too.
         gradients: whether to compare gradients where both sides have them.
         tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
         gradient_tolerance: the same for gradients.
@@ -96,11 +98,11 @@ def parity(
     gradient_tolerance: float = GRADIENT_TOLERANCE,
     more: bool = True,
 ) -> ParityReport:
-    """`compare` for two handles, on the example of `left` and, with `more`, on a second batch size."""
+    """`compare` for two handles, on the example of `left` and, with `more`, at other dynamic sizes."""
     _check_arity(left.signature, right.signature)
     rows: list[ParityRow] = []
-    for inputs in _batches(left, more):
-        rows += _output_rows(left, right, inputs, tolerance)
+    for inputs, expected in _cases(left, more):
+        rows += _output_rows(left, right, inputs, expected, tolerance)
     unmatched: tuple[str, ...] = ()
     if gradients:
         found, unmatched = _gradient_rows(left, right, example_of(left), gradient_tolerance)
@@ -115,13 +117,25 @@ def _check_arity(left: Signature, right: Signature) -> None:
             raise DataError(f"the models cannot be compared: their {what} are {names} and {others}.")
 
 
-def _batches(model: Model, more: bool) -> Iterator[Arrays]:
+def _cases(model: Model, more: bool) -> Iterator[tuple[Arrays, Arrays]]:
+    """Inputs by name and what the model makes of them: its example and, with `more`, every dynamic size changed."""
     inputs = example_of(model)
-    yield inputs
+    yield inputs, _run(model, inputs)
     sizes = model.signature.sizes(inputs)
     if more and sizes:
-        batch = next(iter(sizes))
-        yield model.signature.draw({**sizes, batch: sizes[batch] + 1}, like=inputs, seed=1)
+        yield _resized_case(model, inputs, sizes)
+
+
+def _resized_case(model: Model, inputs: Arrays, sizes: dict[str, int]) -> tuple[Arrays, Arrays]:
+    """Another batch size, and other sizes wherever the model itself runs with them: its code may need even ones."""
+    batch, *rest = sizes
+    sizes = {**sizes, batch: sizes[batch] + 1}
+    if rest:
+        drawn = model.signature.draw({**sizes, **{dim: another_size(sizes[dim]) for dim in rest}}, like=inputs, seed=1)
+        with suppress(ModelPortError):
+            return drawn, _run(model, drawn)
+    drawn = model.signature.draw(sizes, like=inputs, seed=1)
+    return drawn, _run(model, drawn)
 
 
 def _rename(arrays: Arrays, source: Signature, target: Signature, what: str) -> Arrays:
@@ -135,8 +149,7 @@ def _run(model: Model, inputs: Arrays) -> Arrays:
     return registry.backend(model.backend).run(model.native, model.signature.bind(inputs), model.signature)
 
 
-def _output_rows(left: Model, right: Model, inputs: Arrays, tolerance: float) -> list[ParityRow]:
-    expected = _run(left, inputs)
+def _output_rows(left: Model, right: Model, inputs: Arrays, expected: Arrays, tolerance: float) -> list[ParityRow]:
     found = _run(right, _rename(inputs, left.signature, right.signature, "inputs"))
     found = _rename(found, right.signature, left.signature, "outputs")
     batch = _batch_size(inputs)

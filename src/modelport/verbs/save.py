@@ -14,6 +14,7 @@ from modelport.core.errors import FormatError
 from modelport.core.model import Model
 from modelport.core.report import ParityReport
 from modelport.core.signature import Signature
+from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.formats import ANY, BUNDLE, SAFETENSORS, Identified, for_writing
 from modelport.verbs.subject import example_of, exported, subject
 
@@ -27,6 +28,7 @@ def save(
     *,
     example: Any = None,
     signature: Signature | None = None,
+    dynamic: Dynamic | None = None,
     format: str | None = None,
     native: bool = False,
     check: bool = True,
@@ -41,7 +43,9 @@ def save(
         path: where it goes; the suffix decides about the format. May be a URL that fsspec knows.
         example: inputs in the native call's nesting; needed for a model whose framework does not know its shapes
             (PyTorch). Only their sizes are kept in a bundle.
-        signature: names more dynamic dimensions, or fixes some.
+        signature: the named inputs and outputs, where they shall not be those that the framework finds.
+        dynamic: axes of the inputs that may have any size: `{1: "sequence"}` for axis 1 of every input that has one, or
+            by input, `{"input_ids": {1: "source"}, "decoder_input_ids": {1: "target"}}`. One name is one size.
         format: the format's name (`"bundle"`, `"savedmodel"`, …), where the suffix does not say it.
         native: whether a bundle also holds the framework's own file, under `native/`.
         check: whether to run the program that was written, in ONNX Runtime, against the model.
@@ -59,17 +63,17 @@ def save(
     from modelport.bundle.remote import stored
 
     if isinstance(model, (str, os.PathLike)):
-        model = subject(model, example=example, signature=signature)
+        model = subject(model, example=example, signature=signature, dynamic=dynamic)
     owner = registry.backend(model.backend) if isinstance(model, Model) else registry.owner(model)
     with stored(path) as file:
         found = for_writing(file, format, owner.name)
         if found.format is BUNDLE:
-            handle = subject(model, example=example, signature=signature)
+            handle = subject(model, example=example, signature=signature, dynamic=dynamic)
             _replacing_own(file, found, lambda new: _write_bundle(handle, new, native=native, check=check))
         elif found.format is SAFETENSORS or found.weights_only:
             _replacing_own(file, found, lambda new: _write_weights(model, owner, found, new))
         else:
-            handle = subject(model, example=example, signature=signature)
+            handle = subject(model, example=example, signature=signature, dynamic=dynamic)
             _replacing_own(file, found, lambda new: _write_native(handle, found, new, check=check))
 
 

@@ -9,22 +9,36 @@ from modelport.core import registry
 from modelport.core.backend import Exported
 from modelport.core.model import Model
 from modelport.core.signature import Arrays, Signature
+from modelport.verbs.dynamic import Dynamic, with_dynamic
 
 
-def subject(model: Any, *, example: Any = None, signature: Signature | None = None, trust: bool = False) -> Model:
+def subject(
+    model: Any,
+    *,
+    example: Any = None,
+    signature: Signature | None = None,
+    dynamic: Dynamic | None = None,
+    trust: bool = False,
+) -> Model:
     """The `Model` that a verb works on.
 
     Args:
         model: a native model of any backend, a `Model`, or a path that `load` opens.
         example: one input in the native call's nesting, or what `Model.__call__` takes; needed where the framework
             does not know its models' shapes (PyTorch).
-        signature: overrides the signature that the backend finds, to name more dynamic dimensions or to fix some.
+        signature: overrides the signature that the backend finds.
+        dynamic: names axes of the inputs that may have any size, see `verbs.dynamic`.
         trust: for a path, see `load`.
 
     Raises:
-        UnsupportedModelError: no backend owns the object.
+        UnsupportedModelError: no backend owns the object, or it does not run at other sizes of a dynamic dimension.
         SignatureError: the inputs are not known and no example is given, or it does not fit.
     """
+    found = _found(model, example, signature, trust)
+    return with_dynamic(found, dynamic, example_of(found)) if dynamic else found
+
+
+def _found(model: Any, example: Any, signature: Signature | None, trust: bool) -> Model:
     if isinstance(model, (str, os.PathLike)):
         from modelport.verbs.load import load
 

@@ -14,6 +14,7 @@ from modelport.core.model import Model
 from modelport.core.report import Note, ParityReport, TransferReport
 from modelport.core.signature import Signature
 from modelport.verbs.compare import TOLERANCE, parity
+from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.subject import exported, subject
 
 
@@ -24,6 +25,7 @@ def transfer(
     device: str | None = None,
     example: Any = None,
     signature: Signature | None = None,
+    dynamic: Dynamic | None = None,
     check: bool = True,
     tolerance: float = TOLERANCE,
 ) -> Model:
@@ -35,8 +37,11 @@ def transfer(
         device: the device to go to: `"cpu"`, `"cuda"`, `"cuda:1"`.
         example: inputs in the native call's nesting; needed for a model whose framework does not know its shapes
             (PyTorch). Its first axis becomes the dynamic dimension `"batch"`.
-        signature: names more dynamic dimensions, or fixes some.
-        check: whether to prove parity on the example (or on inputs drawn from the signature) at two batch sizes.
+        signature: the named inputs and outputs, where they shall not be those that the framework finds.
+        dynamic: axes of the inputs that may have any size: `{1: "sequence"}` for axis 1 of every input that has one, or
+            by input, `{"input_ids": {1: "source"}, "decoder_input_ids": {1: "target"}}`. One name is one size.
+        check: whether to prove parity on the example (or on inputs drawn from the signature) at two
+            sizes of every dynamic dimension.
         tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
 
     Returns:
@@ -56,7 +61,7 @@ def transfer(
     if to is None and device is None:
         raise DataError('transfer needs a place to go: to="keras", device="cuda", or both')
     target = None if to is None else registry.backend(to)
-    source = subject(model, example=example, signature=signature)
+    source = subject(model, example=example, signature=signature, dynamic=dynamic)
     moved = source if target is None else _to_backend(source, target)
     if device is not None:
         native = registry.backend(moved.backend).place(moved.native, device)
