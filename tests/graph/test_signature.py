@@ -108,3 +108,47 @@ def test_roles_and_aliases_of_no_initializer_are_refused():
         set_roles(model, {"scale": "weight"})
     with pytest.raises(DataError, match="tied"):
         set_aliases(model, {"tied": "other"})
+
+
+def mixed() -> Signature:
+    return Signature(
+        (
+            TensorSpec("items", "sequence(float32)", ("n", 2)),
+            TensorSpec("maybe", "optional(int64)", ()),
+            TensorSpec("word", "str", ("n",)),
+        ),
+        (TensorSpec("parts", "sequence(str)", None), TensorSpec("size", "int64", ())),
+    )
+
+
+def test_sequences_optionals_and_strings_are_inputs_in_order():
+    items = [np.ones((3, 2), "float32"), np.ones((1, 2), "float32")]
+    bound = mixed().bind((items, None, np.array(["a"])))
+    assert [item.shape for item in bound["items"]] == [(3, 2), (1, 2)]
+    assert bound["maybe"] is None
+    assert bound["word"].dtype == object
+    assert bound["word"].tolist() == ["a"]
+    assert mixed().bind({"items": [], "maybe": np.array(4), "word": ["b"]})["maybe"] == 4
+
+
+@pytest.mark.parametrize(
+    ("items", "maybe", "says"),
+    [
+        (np.ones((3, 2), "float32"), None, "pass a list"),
+        ([np.ones(2, "float32")], None, "rank 1"),
+        ([np.ones((3, 4), "float32")], None, "size 4"),
+        ([], np.array(1.5), "dtype float64"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(items: object, maybe: object, says: str):
+    with pytest.raises(SignatureError, match=says):
+        mixed().bind((items, maybe, ["a"]))
+
+
+def test_sequences_are_drawn_and_what_a_model_returns_is_unpacked():
+    drawn = mixed().draw({"n": 3})
+    assert [item.shape for item in drawn["items"]] == [(3, 2), (3, 2)]
+    assert mixed().sizes(drawn) == {"n": 3}
+    assert mixed().unpack((["x", "y"], 2)) == {"parts": ["x", "y"], "size": 2}
+    with pytest.raises(SignatureError, match="returned"):
+        mixed().unpack((["x", "y"],))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-NoteKind = Literal["fallback", "dropped", "changed", "layout"]
+NoteKind = Literal["fallback", "custom", "dropped", "changed", "layout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,9 @@ class Note:
     """One thing that did not cross as it was.
 
     Attributes:
-        kind: `"fallback"` (an op runs by other means), `"dropped"` (training-time behaviour that the target lacks),
-            `"changed"` (a dtype, a name, a static size), `"layout"` (transposes that remain).
+        kind: `"fallback"` (an op runs on the host, outside the framework), `"custom"` (an op runs in the framework by a
+            layer of modelport's, which has to be installed to load the model), `"dropped"` (training-time behaviour
+            that the target lacks), `"changed"` (a dtype, a name, a static size), `"layout"` (transposes that remain).
         where: the node, layer or parameter.
         message: what happened.
     """

@@ -11,7 +11,8 @@ import numpy as np
 from modelport.core.errors import SignatureError
 
 Arrays = dict[str, np.ndarray]
-"""Arrays by input, output or parameter name."""
+"""Arrays by input, output or parameter name. Where a signature has a sequence there is a list of arrays, for an
+optional the value or `None`; strings are arrays of Python objects."""
 
 Dim = int | str
 """A size, or the name of a symbolic dimension (`"batch"`)."""
@@ -26,8 +27,10 @@ class TensorSpec:
 
     Attributes:
         name: the tensor's name in the portable graph.
-        dtype: NumPy's name of the dtype (`"float32"`, `"int64"`, `"bfloat16"`).
-        shape: one `int` or symbolic name per axis; `None` where the rank is not known.
+        dtype: NumPy's name of the dtype (`"float32"`, `"int64"`, `"bfloat16"`), `"str"` for strings. What is no tensor
+            says what it holds: `"sequence(float32)"`, `"optional(int64)"`, `"optional(sequence(str))"`.
+        shape: one `int` or symbolic name per axis, of a sequence those of each element; `None` where the rank is not
+            known.
     """
 
     name: str
@@ -37,6 +40,21 @@ class TensorSpec:
     def __str__(self) -> str:
         shape = "?" if self.shape is None else ", ".join(map(str, self.shape))
         return f"{self.name}: {self.dtype}({shape})"
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is neither a sequence nor an optional."""
+        return not self.dtype.endswith(")")
+
+    @property
+    def held(self) -> TensorSpec:
+        """What each element of a sequence, or the value of an optional, is.
+
+        Example:
+            >>> TensorSpec("x", "sequence(float32)", (2,)).held.dtype
+            'float32'
+        """
+        return replace(self, dtype=self.dtype.partition("(")[2][:-1])
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
@@ -137,17 +155,16 @@ class Signature:
 
         Args:
             x: one array, a tuple or list of arrays in the order of `inputs`, a dict by input name, or the nesting
-                that the native call takes.
+                that the native call takes. Where an input is a sequence (a list of arrays) or an optional (`None` or
+                the value), a tuple in the order of `inputs` or a dict by name.
 
         Raises:
             SignatureError: a name, the number of inputs, a rank, a fixed size or a dtype does not fit, or one
                 symbolic dimension has two sizes.
         """
-        arrays = {name: np.asarray(value) for name, value in self._named(x).items()}
+        given = self._named(x)
         sizes: dict[str, tuple[int, str]] = {}
-        for spec in self.inputs:
-            _check_array(spec, arrays[spec.name], sizes)
-        return {spec.name: arrays[spec.name] for spec in self.inputs}
+        return {spec.name: _checked(spec, given[spec.name], sizes) for spec in self.inputs}
 
     def _named(self, x: Any) -> dict[str, Any]:
         names = [spec.name for spec in self.inputs]
@@ -160,6 +177,8 @@ class Signature:
                     f"inputs do not fit {self}: missing {missing}, unknown {unknown}. Pass a dict with {names}."
                 )
             x = (x,)
+        if not all(spec.is_tensor for spec in self.inputs):
+            return self._in_order(x)
         if not isinstance(x, (tuple, list)) or (len(names) == 1 and _is_array_like(x)):
             x = (x,)
         values = list(leaves(tuple(x)))
@@ -167,9 +186,32 @@ class Signature:
             raise SignatureError(f"{len(values)} inputs given, but {self} takes {len(names)}: {names}.")
         return dict(zip(leaves(self.args) if not self.kwargs else names, values, strict=True))
 
+    def _in_order(self, x: Any) -> dict[str, Any]:
+        """Inputs that are not taken apart, because lists and `None` among them are values."""
+        names = [spec.name for spec in self.inputs]
+        values = x if isinstance(x, tuple) else (x,)
+        if len(values) != len(names):
+            raise SignatureError(
+                f"{len(values)} inputs given, but {self} takes {len(names)}: pass a tuple in this order or a dict."
+            )
+        return dict(zip(names, values, strict=True))
+
     def pack(self, outputs: Mapping[str, Any]) -> Any:
         """Outputs by name, nested as the native model returns them."""
         return map_tree(lambda name: outputs[name], self.returns)
+
+    def unpack(self, returned: Any) -> dict[str, Any]:
+        """What the native model returned, by output name: what `pack` undoes.
+
+        Raises:
+            SignatureError: it is nested otherwise than the signature says.
+        """
+        found: dict[str, Any] = {}
+        try:
+            _unpack(self.returns, returned, found)
+        except (LookupError, TypeError) as error:
+            raise SignatureError(f"the model returned {returned!r:.200}, but its signature has {self}.") from error
+        return found
 
     def with_dims(self, dims: Mapping[str, Sequence[Dim]]) -> Signature:
         """This signature with the shapes of some inputs replaced, by input name."""
@@ -197,7 +239,7 @@ class Signature:
         return {
             dim: size
             for spec in self.inputs
-            for dim, size in zip(spec.shape or (), arrays[spec.name].shape, strict=False)
+            for dim, size in zip(spec.shape or (), np.shape(arrays[spec.name]) if spec.is_tensor else (), strict=False)
             if isinstance(dim, str)
         }
 
@@ -236,6 +278,33 @@ def _is_array_like(x: Any) -> bool:
     return isinstance(x, list) and not any(hasattr(item, "shape") for item in leaves(x))
 
 
+def _unpack(tree: Tree, value: Any, found: dict[str, Any]) -> None:
+    if isinstance(tree, Mapping):
+        for key, item in tree.items():
+            _unpack(item, value[key], found)
+    elif isinstance(tree, (tuple, list)):
+        if len(tree) != len(value):
+            raise LookupError(tree)
+        for item, part in zip(tree, value, strict=True):
+            _unpack(item, part, found)
+    elif tree is not None:
+        found[tree] = value
+
+
+def _checked(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> Any:
+    """A value as the signature has it; one symbolic dimension has one size among `sizes`."""
+    if spec.is_tensor:
+        array = np.asarray(value)
+        _check_array(spec, array, sizes)
+        return array.astype(object) if spec.dtype == "str" and array.dtype != object else array
+    if spec.dtype.startswith("optional("):
+        return None if value is None else _checked(spec.held, value, sizes)
+    if not isinstance(value, (list, tuple)):
+        raise SignatureError(f"input {spec.name!r} is {type(value).__name__}, the model takes {spec}: pass a list.")
+    # The elements of a sequence may differ in size, so that each has its own.
+    return [_checked(spec.held, item, {}) for item in value]
+
+
 def _check_array(spec: TensorSpec, array: np.ndarray, sizes: dict[str, tuple[int, str]]) -> None:
     if str(array.dtype) != spec.dtype and not (spec.dtype == "str" and array.dtype.kind in "USO"):
         raise SignatureError(
@@ -258,7 +327,16 @@ def _check_array(spec: TensorSpec, array: np.ndarray, sizes: dict[str, tuple[int
             )
 
 
-def _draw(spec: TensorSpec, sizes: Mapping[str, int], like: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+_DRAWN_LENGTH = 2
+"""How many elements a sequence has that is drawn without an example."""
+
+
+def _draw(spec: TensorSpec, sizes: Mapping[str, int], like: Any, rng: np.random.Generator) -> Any:
+    if spec.dtype.startswith("optional("):
+        return _draw(spec.held, sizes, like, rng)
+    if not spec.is_tensor:
+        items = [None] * _DRAWN_LENGTH if like is None else like
+        return [_draw(spec.held, sizes, item, rng) for item in items]
     shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, sizes.get("", 2)) for dim in spec.shape or ())
     if spec.dtype == "str":
         pool = np.asarray(["a", "b"], object) if like is None else like.ravel()

@@ -1,0 +1,113 @@
+"""One node on the host: computed on NumPy arrays by onnx's reference evaluator.
+
+It is what a backend falls back to for an operator that its framework cannot express, strings say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from modelport.core.errors import UnsupportedOpError
+from modelport.graph.subgraphs import captured, subgraphs
+
+
+@dataclass(frozen=True)
+class HostNode:
+    """A node with its attributes and subgraphs, apart from its graph. It pickles, and its fields are plain data.
+
+    Attributes:
+        program: an ONNX model of the one node, serialised; constants that the node takes are inside.
+        inputs: the names of the values that a call takes, in order.
+        outputs: the names of the results, in order; empty where nothing uses one.
+        op_type: the operator, for messages.
+
+    Example:
+        >>> node = ir.node("StringConcat", [ir.val("a"), ir.val("b")])
+        >>> node.outputs[0].name = "ab"
+        >>> host, _ = host_node(node, {"": 20})
+        >>> host(np.array(["x"], object), np.array(["y"], object))
+        (array(['xy'], dtype=object),)
+    """
+
+    program: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    op_type: str
+
+    def __call__(self, *values: Any) -> tuple[Any, ...]:
+        """The results, one per output; `None` for one that has no name.
+
+        Args:
+            values: arrays, lists of arrays for sequences, `None` for an empty optional; strings as arrays of objects.
+
+        Raises:
+            UnsupportedOpError: onnx's evaluator cannot compute the node with these values.
+        """
+        wanted = [name for name in self.outputs if name]
+        try:
+            results = _evaluator(self.program).run(wanted, dict(zip(self.inputs, values, strict=True)))
+        except Exception as error:  # the evaluator raises whatever NumPy, Pillow or its own code does
+            raise UnsupportedOpError(
+                f"{self.op_type} ({', '.join(wanted)}) runs on the host, and onnx's reference evaluator cannot compute "
+                f"it with these inputs: {type(error).__name__}: {error}.",
+                op_type=self.op_type,
+            ) from error
+        found = dict(zip(wanted, map(_plain, results), strict=True))
+        return tuple(found.get(name) for name in self.outputs)
+
+
+def host_node(
+    node: ir.Node, opsets: Mapping[str, int], weights: Collection[str] = ()
+) -> tuple[HostNode, tuple[ir.Value, ...]]:
+    """A node of a graph as something that runs on the host, and the values to call it with.
+
+    Args:
+        node: of a graph in normal form; its subgraphs may use values from around them.
+        opsets: the graph's opset imports.
+        weights: the names of the weights, which are values to call it with. Every other constant goes inside.
+
+    Returns:
+        The description, and the graph's values in the order of its inputs.
+    """
+    around = captured(*subgraphs(node))
+    values = dict.fromkeys((*(value for value in node.inputs if value is not None), *around))
+    inside = [value for value in values if value.const_value is not None and value.name not in weights]
+    taken = tuple(value for value in values if value not in inside)
+    outputs = tuple(value.name or "" for value in node.outputs)
+    graph = onnx.GraphProto(name="node", node=[ir.serde.serialize_node(node)])
+    graph.input.extend(onnx.ValueInfoProto(name=str(value.name)) for value in taken)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name)
+    graph.initializer.extend(_tensor(value) for value in inside)
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    program = onnx.helper.make_model(graph, opset_imports=imports).SerializeToString()
+    return HostNode(program, tuple(str(value.name) for value in taken), outputs, node.op_type), taken
+
+
+@lru_cache(maxsize=1024)
+def _evaluator(program: bytes) -> Any:
+    return ReferenceEvaluator(onnx.ModelProto.FromString(program))
+
+
+def _tensor(value: ir.Value) -> onnx.TensorProto:
+    assert value.const_value is not None
+    proto = ir.serde.serialize_tensor(value.const_value)
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        proto = ir.serde.serialize_tensor(ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype))
+    proto.name = str(value.name)
+    return proto
+
+
+def _plain(result: Any) -> Any:
+    """A result as the border has it: arrays, of Python strings as objects; sequences as lists."""
+    if result is None or isinstance(result, (list, tuple)):
+        return None if result is None else [_plain(item) for item in result]
+    array = np.asarray(result)
+    return array.astype(object) if array.dtype.kind in "US" else array
