@@ -20,7 +20,7 @@ def _first(body: str, opsets: str = '"" : 21') -> tuple[ir.Node, dict[str, int]]
 
 def test_a_node_keeps_its_attributes_and_survives_pickling() -> None:
     node, opsets = _first(
-        "g (string[N] x) => (string[N] y) { y = StringNormalizer <case_change_action = 'UPPER'> (x) }"
+        'g (string[N] x) => (string[N] y) { y = StringNormalizer <case_change_action = "UPPER"> (x) }'
     )
     host, values = host_node(node, opsets)
     assert [value.name for value in values] == ["x"]
