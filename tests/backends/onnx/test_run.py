@@ -58,6 +58,15 @@ def test_weights_of_dtypes_that_numpy_lacks_are_shared_with_the_session() -> Non
     np.testing.assert_array_equal(call(net, np.zeros(1, "float32")), weight.astype("float32"))
 
 
+def test_a_session_has_its_own_weights_and_keeps_none_of_ours_alive() -> None:
+    array = np.ones(2048, "float32")
+    net = one_node(helper.make_node("Add", ["x", "w"], ["y"]), TensorProto.FLOAT, TensorProto.FLOAT)
+    net.graph.initializer.append(onnx.numpy_helper.from_array(array, "w"))
+    before = call(net, np.zeros(1, "float32"))
+    net.graph.initializer[0].raw_data = (2 * array).tobytes()
+    np.testing.assert_array_equal(call(net, np.zeros(1, "float32")), before)
+
+
 def test_strings_go_in_and_out() -> None:
     net = one_node(helper.make_node("Identity", ["x"], ["y"]), TensorProto.STRING, TensorProto.STRING)
     assert ONNX.signature(net).inputs[0].dtype == "str"

@@ -22,7 +22,7 @@ class Held:
         files: the mapped files that its external data lies in, by path.
         device: where it runs.
         program: for an `onnx_ir.Model`, the ModelProto made from it.
-        session: the open session, with the arrays that it refers to.
+        session: the open session.
     """
 
     native: Any

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,14 +31,9 @@ _IR_VERSION = 10
 """What newer IR versions add (metadata, device placement) is not in the program that a session gets."""
 
 _SHARED = 1 << 10
-"""Weights of at least as many bytes are given to ONNX Runtime where they lie; smaller ones travel with the program."""
+"""Weights of at least as many bytes are given to ONNX Runtime where they lie; smaller ones travel with the program.
 
-
-class _Session(NamedTuple):
-    """An open session and the memory that its weights are in."""
-
-    session: Any
-    weights: list[Any]
+A session copies what it is given while it opens, so nothing of it has to stay."""
 
 
 def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
@@ -76,7 +71,7 @@ def session_of(native: Any) -> Any:
             if isinstance(native, ir.Model) and entry.program is None:
                 entry.program = build(native).native
             entry.session = _open(native if entry.program is None else entry.program, entry.device)
-        return entry.session.session
+        return entry.session
 
 
 def forget(native: Any) -> None:
@@ -86,7 +81,7 @@ def forget(native: Any) -> None:
         entry.session = entry.program = None
 
 
-def _open(native: onnx.ModelProto, device: str) -> _Session:
+def _open(native: onnx.ModelProto, device: str) -> Any:
     program, arrays = _program(native)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, not printed
@@ -102,7 +97,7 @@ def _open(native: onnx.ModelProto, device: str) -> _Session:
             enable_fallback=0,
             disabled_optimizers=_unsound_optimizers(program),
         )
-    return _Session(session, weights)
+    return session
 
 
 def _unsound_optimizers(program: onnx.ModelProto) -> list[str]:

@@ -109,7 +109,11 @@ class Lowering:
             tensor = ir.StringTensor(np.char.encode(array.astype(str), "utf-8").astype(object), name=name)
         else:
             tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+        return self._register(tensor)
+
+    def _register(self, tensor: ir.TensorProtocol) -> ir.Value:
+        shape = ir.Shape(tensor.shape)
+        value = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self.graph.initializers.add(value)
         return value
 
@@ -117,7 +121,7 @@ class Lowering:
         """The portable tensors of a weight, one per name."""
         if weight.names[0] not in self.parameters:
             for name, array in weight.to_portable(weight.variable.numpy()).items():
-                self.parameters[name] = self._initializer(name, array)
+                self.parameters[name] = self._register(_read_when_needed(weight, name, array))
         return [self.parameters[name] for name in weight.names]
 
     def value(self, frame: Frame, tensor: Any) -> ir.Value:
@@ -239,3 +243,14 @@ def _described(value: ir.Value, symbol: Any) -> ir.Value:
     if value.type is None:
         value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(symbol.dtype.as_numpy_dtype)))
     return value
+
+
+def _read_when_needed(weight: Weight, name: str, array: np.ndarray) -> ir.TensorProtocol:
+    """A weight's portable tensor that is read from its variable each time: a graph holds no second copy of a model."""
+
+    def read() -> ir.TensorProtocol:
+        found = weight.to_portable(weight.variable.numpy())[name]
+        return ir.tensor(np.ascontiguousarray(found).reshape(found.shape), name=name)
+
+    dtype = ir.DataType.from_numpy(array.dtype)
+    return ir.LazyTensor(read, dtype, ir.Shape(array.shape), name=name)
