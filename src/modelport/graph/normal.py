@@ -10,6 +10,8 @@ from onnx_ir.passes.common import (
     NameFixPass,
 )
 
+from modelport.graph.bodies import write_out
+from modelport.graph.control import settle_control_flow
 from modelport.graph.fold import fold_constants
 from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes import ShapeInfo, infer
@@ -23,7 +25,9 @@ def normalize(model: ir.Model) -> ir.Model:
     """A copy of a graph in normal form.
 
     Local functions are inlined, operators brought to `NORMAL_OPSET`, constants are initializers of the main graph and
-    what follows from them is folded, identities and dead nodes are gone, dtypes and shapes are on every value.
+    what follows from them is folded, identities and dead nodes are gone, dtypes and shapes are on every value. Branches
+    that are known and short loops that are counted are written out (`control`), and so are operators that stand for
+    others (`bodies`).
     Weights stay as they are, used or not, and so do Dropout, the names of inputs, outputs and weights, and the
     metadata. Tensors are shared with the original, not copied.
 
@@ -40,7 +44,11 @@ def normalize(model: ir.Model) -> ir.Model:
         NameFixPass()(model)
     _lift_constants(model)
     upgrade(model)
+    if write_out(model):
+        _lift_constants(model)
     tidy(model)
+    while settle_control_flow(model):
+        tidy(model)
     return model
 
 

@@ -61,7 +61,7 @@ def _scan(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
     states = len(node.inputs) - scanned
     axes = node.attributes["scan_input_axes"].as_ints() if "scan_input_axes" in node.attributes else (0,) * scanned
     if len(body.inputs) != len(node.inputs):
-        # The Scan of opset 8 has sequence lengths and a batch axis; `upgrade` refuses it.
+        # The Scan of opset 8 has sequence lengths and a batch axis; `upgrade` writes it anew.
         return
     length: Size | None = None
     for index, (value, source) in enumerate(zip(body.inputs, node.inputs, strict=True)):

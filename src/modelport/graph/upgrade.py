@@ -11,6 +11,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
+from modelport.graph.old_scan import nest_batched_scans
 from modelport.graph.shape_info import ShapeInfo
 from modelport.graph.shapes import infer
 
@@ -21,6 +22,9 @@ STABLE_OPSET = 21
 """From this opset on the standard has only widened the types that its operators take."""
 
 _HOLDS_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+_FIRST_PLAIN_SCAN = 9
+"""The opset from which on a Scan has no batch axis."""
 
 _MAX_CONSTANT = 1024
 """The converter reads the scales, axes and shapes that became inputs; no larger constant matters to it."""
@@ -53,6 +57,8 @@ def upgrade(model: ir.Model) -> None:
         UnsupportedOpError: the converter has no way for a node.
     """
     old = model.graph.opset_imports.get("", STABLE_OPSET)
+    if old < _FIRST_PLAIN_SCAN:
+        nest_batched_scans(model)
     nodes = [] if old >= STABLE_OPSET else [node for node in model.graph.all_nodes() if _changes(node, old)]
     if nodes:
         info = infer(model)  # some adapters read shapes
@@ -73,9 +79,7 @@ def _changes(node: ir.Node, old: int) -> bool:
     except onnx.defs.SchemaError:
         return True
     if node.op_type in _HOLDS_GRAPHS:
-        # Their graphs are converted node by node; only Scan ever changed itself, and the converter forgets its batch.
-        if node.op_type == "Scan" and before.since_version < 9:
-            raise _refused(node, old, "its batch axis and sequence lengths have no counterpart")
+        # Their graphs are converted node by node; only Scan ever changed itself, and that is done.
         return False
     return before.since_version != after.since_version or before.deprecated
 
