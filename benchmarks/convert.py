@@ -2,8 +2,9 @@
 
 Usage: PYTHONPATH=. python benchmarks/convert.py [REPEATS]
 
-`ours / export` is everything modelport adds (normal form, build, parity) divided by the time that the source framework
-itself takes to trace and export the model, in the same process and run.
+`framework` is the source framework's own export of the same model, in pairs with our transfers in one run:
+`torch.onnx.export` with a dynamic batch, `keras.Model.export` to a SavedModel. `ours` is what modelport adds: normal
+form, build and parity. `transfer` is the whole call, tracing and lowering included.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import platform
 import statistics
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -40,27 +43,49 @@ def keras_nets() -> dict[str, Callable[[], Any]]:
     }
 
 
-def measure(make: Callable[[], Any], to: str, example: Any, repeats: int) -> tuple[float, float, float]:
-    """Median seconds of export, build and parity."""
-    reports = [mp.transfer(make(), to=to, example=example).report for _ in range(repeats)]
-    export, build, parity = (
-        statistics.median(r.seconds[stage] for r in reports) for stage in ("export", "build", "parity")
-    )
-    return export, build, parity
+def torch_export(net: Any, example: Any) -> None:
+    import torch
+
+    batch = {0: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(net, (torch.from_numpy(example),), dynamo=True, dynamic_shapes=(batch,), verbose=False)
+
+
+def keras_export(net: Any, example: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        net.export(folder, verbose=False)
+
+
+def timed(action: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def measure(make: Callable[[], Any], export: Callable[..., None], to: str, example: Any, repeats: int) -> list[float]:
+    """Median seconds of the framework's own export, of what we add, and of the whole transfer, and of both ratios."""
+    rows = []
+    for _ in range(repeats):
+        framework = timed(lambda: export(make(), example))
+        started = time.perf_counter()
+        report = mp.transfer(make(), to=to, example=example).report
+        transfer = time.perf_counter() - started
+        ours = report.seconds["build"] + report.seconds["parity"]
+        rows.append((framework, ours, transfer, ours / framework, transfer / framework))
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 def main(repeats: int) -> None:
     image = np.zeros((2, 3, SIZE, SIZE), "float32")
-    cases = [("torch", "keras", name, make, image) for name, make in torch_nets().items()]
-    cases += [("keras", "torch", name, make, None) for name, make in keras_nets().items()]
+    cases = [("torch", "keras", torch_export, name, make, image) for name, make in torch_nets().items()]
+    cases += [("keras", "torch", keras_export, name, make, None) for name, make in keras_nets().items()]
     rows = []
-    for source, to, name, make, example in cases:
-        export, build, parity = measure(make, to, example, repeats)
-        ratio = (build + parity) / export
-        rows.append((f"{source} -> {to}", name, *(f"{s:.2f}" for s in (export, build, parity)), f"{ratio:.2f}"))
+    for source, to, export, name, make, example in cases:
+        figures = measure(make, export, to, example, repeats)
+        rows.append((f"{source} -> {to}", name, *(f"{figure:.2f}" for figure in figures)))
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "keras", "tensorflow", "onnx", "onnxruntime"))
-    print(f"{platform.machine()}, Python {platform.python_version()}, {libraries}; median of {repeats}")
-    print(table("seconds", ("", "net", "export", "build", "parity", "ours / export"), rows))
+    print(f"{platform.machine()}, Python {platform.python_version()}, {libraries}; medians of {repeats}")
+    header = ("", "net", "framework, s", "ours, s", "transfer, s", "ours / framework", "transfer / framework")
+    print(table("seconds", header, rows))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,9 @@ def measure(gigabytes: float, direction: str) -> None:
     peak = resident("VmHWM")
     after = resident("VmRSS")
     assert moved.report.parity.ok
-    print(
-        f"{direction}: weights {weights / 1e9:.2f} GB, before {before / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB, after {after / 1e9:.2f} GB, "
-        f"(peak - before) / weights = {(peak - before) / weights:.2f}"
-    )
+    figures = {"weights": weights, "before": before, "peak": peak, "after": after}
+    told = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in figures.items())
+    print(f"{direction}: {told}, (peak - before) / weights = {(peak - before) / weights:.2f}")
 
 
 def main(gigabytes: float, directions: tuple[str, ...]) -> None:
