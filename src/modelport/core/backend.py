@@ -74,6 +74,8 @@ class Backend(Protocol):
 
     Parameters and gradients go by their portable names and layouts: torch's dotted names, `weight` and `bias`, Linear
     as (out, in), Conv as OIHW (see `docs/names.md`), whatever the framework calls them inside.
+
+    A framework whose images have their channels last says so with a further attribute, `channels_last = True`.
     """
 
     name: str

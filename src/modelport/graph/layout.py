@@ -90,6 +90,23 @@ def cancel_transposes(model: ir.Model) -> int:
     return count_transposes(model.graph)
 
 
+def laid_out(model: ir.Model, *, last: bool) -> tuple[dict[str, Perm], dict[str, Perm]]:
+    """The order in which a graph wants each of its inputs, and the order in which it computes each of its outputs.
+
+    Args:
+        model: normalised, with shapes inferred; it is laid out in place.
+        last: as `to_channels_last` does it; as `cancel_transposes` otherwise.
+
+    Returns:
+        By name: the axis of the input or output at each place. Inputs on whose order the graph does not agree are left
+        out.
+    """
+    layout = Relayout(model.graph, _CHANNELS_LAST_RULES if last else _CANCEL_RULES, set(roles(model)))
+    inputs = tuple(model.graph.inputs)
+    layout.run()
+    return {str(v.name): perm for v in inputs if (perm := layout.wanted.get(v)) is not None}, layout.computed
+
+
 def count_transposes(graph: ir.Graph) -> int:
     """How many Transposes of activations a graph has; those of weights and constants are not counted."""
     fixed = {value for value in graph.initializers.values() if not value.is_graph_input()}

@@ -137,12 +137,14 @@ class Relayout:
         rules: by domain and operator.
         weights: names of initializers that must stay (a new constant never replaces one).
         wanted: the order that all consumers of a value agree on.
+        computed: the order in which each output of the graph came about, by name, once it is laid out.
     """
 
     graph: ir.Graph
     rules: Mapping[tuple[str, str], Rule]
     weights: Collection[str] = ()
     wanted: dict[ir.Value, Perm | None] = field(default_factory=dict)
+    computed: dict[str, Perm] = field(default_factory=dict)
     _stored: dict[ir.Value, Stored] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _constants: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
@@ -271,6 +273,7 @@ class Relayout:
             self._cursor = node
             self._visit(node)
         self._cursor = None
+        self.computed |= zip(self._output_names, map(self.perm, self.graph.outputs), strict=True)
         self._finish_outputs()
         self.graph.remove(self._absorbed, safe=True)
         for value in used:

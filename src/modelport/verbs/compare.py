@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from modelport.core.report import ParityReport, ParityRow
 from modelport.core.signature import Arrays, Signature, map_tree
 from modelport.verbs.dynamic import another_size
 from modelport.verbs.subject import example_of, subject
+
+if TYPE_CHECKING:
+    from modelport.graph.native_layout import Orders
 
 TOLERANCE = 1e-4
 """Relative error that float32 outputs may have after a transfer: kernels sum in other orders, and a deep net adds up
@@ -97,12 +100,17 @@ def parity(
     tolerance: float = TOLERANCE,
     gradient_tolerance: float = GRADIENT_TOLERANCE,
     more: bool = True,
+    orders: Orders | None = None,
 ) -> ParityReport:
-    """`compare` for two handles, on the example of `left` and, with `more`, at other dynamic sizes."""
+    """`compare` for two handles, on the example of `left` and, with `more`, at other dynamic sizes.
+
+    Args:
+        orders: how the axes of the inputs and outputs of `right` stand, where not as in `left`; for outputs only.
+    """
     _check_arity(left.signature, right.signature)
     rows: list[ParityRow] = []
     for inputs, expected in _cases(left, more):
-        rows += _output_rows(left, right, inputs, expected, tolerance)
+        rows += _output_rows(left, right, inputs, expected, tolerance, orders)
     unmatched: tuple[str, ...] = ()
     if gradients:
         found, unmatched = _gradient_rows(left, right, example_of(left), gradient_tolerance)
@@ -149,9 +157,12 @@ def _run(model: Model, inputs: Arrays) -> Arrays:
     return registry.backend(model.backend).run(model.native, model.signature.bind(inputs), model.signature)
 
 
-def _output_rows(left: Model, right: Model, inputs: Arrays, expected: Arrays, tolerance: float) -> list[ParityRow]:
-    found = _run(right, _rename(inputs, left.signature, right.signature, "inputs"))
-    found = _rename(found, right.signature, left.signature, "outputs")
+def _output_rows(
+    left: Model, right: Model, inputs: Arrays, expected: Arrays, tolerance: float, orders: Orders | None
+) -> list[ParityRow]:
+    given = _rename(inputs, left.signature, right.signature, "inputs")
+    found = _run(right, given if orders is None else orders.to_native(given))
+    found = _rename(found if orders is None else orders.to_source(found), right.signature, left.signature, "outputs")
     batch = _batch_size(inputs)
     return [measure(name, "output", batch, expected[name], found[name], tolerance) for name in expected]
 

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelport.core import registry
 from modelport.core.backend import Backend, Opened
@@ -17,6 +17,9 @@ from modelport.trust.policy import admit
 from modelport.verbs.formats import BUNDLE, JOBLIB, Identified, identify, target_of
 
 __all__ = ["identify", "load", "target_of"]
+
+if TYPE_CHECKING:
+    from modelport.verbs.transfer import Layout
 
 _LARGEST_EXAMPLE = 1 << 26
 """How many elements the example inputs that are drawn for a bundle may have."""
@@ -31,6 +34,7 @@ def load(
     trust: bool = False,
     example: Any = None,
     device: str | None = None,
+    layout: Layout = "source",
     check: bool = True,
 ) -> Model:
     """Open a model: a bundle, or a framework's own file.
@@ -47,6 +51,7 @@ def load(
         trust: whether a file that could run code (a pickle, TorchScript, a Lambda layer) may do so.
         example: inputs in the native call's nesting, for files that do not tell their inputs.
         device: where it shall run: `"cpu"`, `"cuda"`, `"cuda:1"`.
+        layout: of images where the model is transferred to `backend`, see `transfer`.
         check: whether a transfer to `backend` proves parity.
 
     Returns:
@@ -83,7 +88,7 @@ def load(
             )
         else:
             model = _open(found, file, example)
-    return _brought(model, None if into is not None else backend, device, check)
+    return _brought(model, None if into is not None else backend, device, layout, check)
 
 
 def _exists(path: Path) -> None:
@@ -93,14 +98,14 @@ def _exists(path: Path) -> None:
         raise MissingFileError(f"there is no file or directory {path}: check the path.")
 
 
-def _brought(model: Model, backend: str | None, device: str | None, check: bool) -> Model:
+def _brought(model: Model, backend: str | None, device: str | None, layout: Layout, check: bool) -> Model:
     target = model.backend if backend is None else registry.backend(backend).name
     if target == model.backend and device is None:
         return model
     from modelport.verbs.transfer import transfer
 
     to = None if target == model.backend else target
-    return transfer(model, to=to, device=device, check=check and to is not None)
+    return transfer(model, to=to, device=device, layout=layout, check=check and to is not None)
 
 
 def _open(found: Identified, path: Path, example: Any) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelport.core import registry
 from modelport.core.backend import Backend
@@ -17,6 +17,11 @@ from modelport.verbs.compare import TOLERANCE, parity
 from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.subject import exported, subject
 
+if TYPE_CHECKING:
+    from modelport.graph.native_layout import Orders
+
+Layout = Literal["source", "native"]
+
 
 def transfer(
     model: Any,
@@ -26,6 +31,7 @@ def transfer(
     example: Any = None,
     signature: Signature | None = None,
     dynamic: Dynamic | None = None,
+    layout: Layout = "source",
     check: bool = True,
     tolerance: float = TOLERANCE,
 ) -> Model:
@@ -40,6 +46,9 @@ def transfer(
         signature: the named inputs and outputs, where they shall not be those that the framework finds.
         dynamic: axes of the inputs that may have any size: `{1: "sequence"}` for axis 1 of every input that has one, or
             by input, `{"input_ids": {1: "source"}, "decoder_input_ids": {1: "target"}}`. One name is one size.
+        layout: `"source"`: images go in and come out as the source has them. `"native"`: as the target computes them,
+            with channels last in Keras and first in torch, so that nothing is transposed; the signature and the
+            example of the result say so.
         check: whether to prove parity on the example (or on inputs drawn from the signature) at two
             sizes of every dynamic dimension.
         tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
@@ -53,27 +62,30 @@ def transfer(
         UnsupportedOpError: the target has no counterpart of an operator.
         SignatureError: the inputs are not known, or do not fit.
         ParityError: the outputs changed beyond the tolerance; nothing is returned.
-        DataError: neither `to` nor `device` is given, or there is no such device.
+        DataError: neither `to` nor `device` is given, there is no such device, or no such layout.
 
     Example:
         >>> keras_model = mp.transfer(torch_net, to="keras", example=x).native    # doctest: +SKIP
     """
     if to is None and device is None:
         raise DataError('transfer needs a place to go: to="keras", device="cuda", or both')
+    if layout not in ("source", "native"):
+        raise DataError(f'there is no layout {layout!r}: pass "source" or "native"')
     target = None if to is None else registry.backend(to)
     source = subject(model, example=example, signature=signature, dynamic=dynamic)
-    moved = source if target is None else _to_backend(source, target)
+    moved, orders = (source, None) if target is None else _to_backend(source, target, layout)
     if device is not None:
         native = registry.backend(moved.backend).place(moved.native, device)
         report = moved.report if target else TransferReport(source.backend, moved.backend)
         moved = moved.replaced(native=native, report=report)
-    return _proved(source, moved, check=check, tolerance=tolerance, device=device)
+    return _proved(source, moved, orders, check=check, tolerance=tolerance, device=device)
 
 
-def _to_backend(source: Model, target: Backend) -> Model:
+def _to_backend(source: Model, target: Backend, layout: Layout) -> tuple[Model, Orders | None]:
     started = time.perf_counter()
     graph, notes = exported(source)
     exported_at = time.perf_counter()
+    orders = _native_orders(graph, target) if layout == "native" else None
     built = target.build(graph)
     seconds = {"export": exported_at - started, "build": time.perf_counter() - exported_at}
 
@@ -84,18 +96,28 @@ def _to_backend(source: Model, target: Backend) -> Model:
         source.backend,
         target.name,
         dict(Counter(node.op_type for node in graph.graph.all_nodes()).most_common()),
-        notes + built.notes,
+        notes + (() if orders is None else orders.notes()) + built.notes,
         seconds=seconds,
     )
     arrived = built.signature or read_signature(graph)
-    return Model(built.native, target, arrived, example=source.example, report=report, aliases=aliases(graph))
+    example = source.example if source.example is None or orders is None else orders.to_native(source.example)
+    moved = Model(built.native, target, arrived, example=example, report=report, aliases=aliases(graph))
+    return moved, orders
 
 
-def _proved(source: Model, moved: Model, *, check: bool, tolerance: float, device: str | None) -> Model:
+def _native_orders(graph: Any, target: Backend) -> Orders:
+    from modelport.graph.native_layout import to_native_layout
+
+    return to_native_layout(graph, last=getattr(target, "channels_last", False))
+
+
+def _proved(
+    source: Model, moved: Model, orders: Orders | None, *, check: bool, tolerance: float, device: str | None
+) -> Model:
     report: TransferReport = moved.report
     if check:
         started = time.perf_counter()
-        measured = parity(source, moved, gradients=False, tolerance=tolerance)
+        measured = parity(source, moved, gradients=False, tolerance=tolerance, orders=orders)
         refuse(measured, report.notes)
         seconds = {**report.seconds, "parity": time.perf_counter() - started}
         report = replace(report, parity=measured, seconds=seconds)

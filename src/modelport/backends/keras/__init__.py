@@ -84,6 +84,7 @@ class KerasBackend:
     name = "keras"
     aliases = ("tensorflow", "tf")
     modules = ("keras", "tensorflow")
+    channels_last = True
     formats: tuple[FileFormat, ...] = (
         FileFormat("keras", (".keras",), _detect("keras"), _open("keras"), _write("keras"), unsafe=_unsafe("keras")),
         FileFormat("h5", (".h5", ".hdf5"), _detect("h5"), _open("h5"), _write("h5"), unsafe=_unsafe("h5")),
