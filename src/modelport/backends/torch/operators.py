@@ -19,6 +19,7 @@ import onnxscript
 import torch
 from torch.overrides import TorchFunctionMode
 
+from modelport.backends.torch.pooling import TRANSLATIONS
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.recurrent import emit_recurrent
 
@@ -90,7 +91,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table[torch.ops.modelport.dropout.default] = _dropout
     table[torch.ops.modelport.attention.default] = _attention
     table[torch.ops.aten.sort.stable] = _stable_sort
-    return table
+    return table | TRANSLATIONS
 
 
 def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

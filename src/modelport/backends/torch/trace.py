@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from modelport.backends.torch.failures import explain
 from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
+from modelport.backends.torch.pooling import keep_pooling
 from modelport.backends.torch.program import Traced, placeholder_order
 from modelport.backends.torch.run import Call, as_module, device_of, evaluating, plain_tree, resized, tensors_of
 from modelport.core.errors import UnsupportedModelError
@@ -160,8 +161,8 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
     name = name.removesuffix("_")
     if namespace == "aten" and name in _DROPOUTS:
         return _keep_dropout(node, name)
-    if namespace == "aten" and name.startswith("adaptive_avg_pool"):
-        _keep_pooling(node)
+    if namespace == "aten":
+        keep_pooling(node)
     if namespace == "aten" and name in RECURRENT and node.target._overloadname == "input":
         hx = node.args[1]
         node.target = recurrent_operator(name)
@@ -192,19 +193,6 @@ def _keep_dropout(node: torch.fx.Node, name: str) -> list[Note]:
     node.target = torch.ops.modelport.dropout.default
     node.args = (x, ratio)
     return [Note("changed", _owner(node) or node.name, _DROPOUTS[name])] if _DROPOUTS[name] else []
-
-
-def _keep_pooling(node: torch.fx.Node) -> None:
-    """An adaptive mean over all of the image, or over equal parts of it, is a plain one; else torch gathers strides."""
-    x, output = node.args
-    rank, sizes = len(output), x.meta["val"].shape[-len(output) :]
-    if all(size == 1 for size in output):
-        node.target, node.args = torch.ops.aten.mean.dim, (x, list(range(-rank, 0)), True)
-    elif all(
-        isinstance(n, int) and isinstance(size, int) and n % size == 0 for n, size in zip(sizes, output, strict=True)
-    ):
-        kernel = [n // size for n, size in zip(sizes, output, strict=True)]
-        node.target, node.args = getattr(torch.ops.aten, f"avg_pool{rank}d").default, (x, kernel, kernel)
 
 
 def _keep_attention(
