@@ -130,6 +130,12 @@ NODES: dict[str, tuple[str, list[Any]]] = {
         }""",
         [draw(2, 6)],
     ),
+    "an equation has capital letters": (
+        """f (float[n, 2, 3] a, float[n, 4, 3] b) => (float[n, 2, 4] y) {
+            y = Einsum <equation = "B I D, B J D -> B I J"> (a, b)
+        }""",
+        [draw(5, 2, 3), draw(5, 4, 3, seed=1)],
+    ),
     "negative indices count from the end": (
         "f (float[n, 4] x, int64[m] i) => (float[n, m] y) { y = Gather <axis = 1> (x, i) }",
         [draw(3, 4), np.array([-1, 0, -4])],

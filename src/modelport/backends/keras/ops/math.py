@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from string import ascii_lowercase
 from typing import Any
 
 from keras import ops
@@ -212,9 +213,18 @@ def einsum(*xs: Any, equation: str) -> Any:
         letters = [c for c in equation if c.isalpha()]
         once = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
         equation += "->" + ("..." if "..." in equation else "") + once
+    equation = _small(equation)
     if len(xs) == 1 and any(equation.split("->")[0].count(c) > 1 for c in set(equation) - {"."}):
         return _with_diagonal(equation, xs[0])
     return in_wide(lambda *values: ops.einsum(equation, *values), *xs)
+
+
+def _small(equation: str) -> str:
+    """An equation in small letters, the only ones for which Keras tells the shape of the result."""
+    letters = sorted({c for c in equation if c.isalpha()})
+    if len(letters) > len(ascii_lowercase):
+        raise CannotBuild(f"Keras has no einsum of {len(letters)} axes")
+    return equation.translate(str.maketrans(dict(zip(letters, ascii_lowercase, strict=False))))
 
 
 def _with_diagonal(equation: str, x: Any) -> Any:
