@@ -11,8 +11,10 @@ from onnx_ir.passes.common import (
 )
 
 from modelport.graph.bodies import write_out
+from modelport.graph.contrib import write_standard
 from modelport.graph.control import settle_control_flow
 from modelport.graph.fold import fold_constants
+from modelport.graph.names import unique_name
 from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.upgrade import NORMAL_OPSET, upgrade
@@ -32,17 +34,20 @@ def normalize(model: ir.Model) -> ir.Model:
     metadata. Tensors are shared with the original, not copied.
 
     Raises:
-        UnsupportedOpError: a node of an old opset has no equivalent in the new one.
+        UnsupportedOpError: a node of an old opset, or of ONNX Runtime's own, has no equivalent in the new one.
     """
     model = model.clone()
     graph = model.graph
+    _say_standard_domain(model)
     set_roles(model, roles(model))
     _drop_weight_inputs(graph)
     if model.functions:
-        model = InlinePass()(model).model
+        model = _inlined(model)
     if any(True for _ in graph.subgraphs()):
         NameFixPass()(model)
+    _name_nodes(graph)
     _lift_constants(model)
+    write_standard(model)
     upgrade(model)
     if write_out(model):
         _lift_constants(model)
@@ -124,6 +129,35 @@ def drop_dead_nodes(model: ir.Model) -> None:
     for name, value in list(graph.initializers.items()):
         if name not in weights and not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
+
+
+def _say_standard_domain(model: ir.Model) -> None:
+    """The standard's domain has two names; here it is called by the empty one."""
+    for imports in (model.graph.opset_imports, *(function.opset_imports for function in model.functions.values())):
+        if "ai.onnx" in imports:
+            version = imports.pop("ai.onnx")
+            imports.setdefault("", version)
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """The model without local functions; a node from a function of another opset than the model's says so."""
+    imports = model.graph.opset_imports
+    for function in model.functions.values():
+        version = function.opset_imports.get("")
+        if version is not None and imports.setdefault("", version) != version:
+            for node in function.all_nodes():
+                node.version = node.version if node.domain else version
+        shared = {domain: version for domain, version in imports.items() if domain in function.opset_imports}
+        function.opset_imports.update(shared)
+    return InlinePass()(model).model
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Give a node without a name that of its first output, and every node a name of its own."""
+    taken: set[str] = set()
+    for node in graph.all_nodes():
+        node.name = unique_name(node.name or node.outputs[0].name or node.op_type, taken)
+        taken.add(node.name)
 
 
 def _drop_weight_inputs(graph: ir.Graph) -> None:

@@ -103,6 +103,8 @@ def _infer_with_onnx(
     node: ir.Node, info: ShapeInfo, opsets: dict[str, int]
 ) -> dict[ir.Value, tuple[ir.TypeProtocol | None, list[Size | None] | None]]:
     """What ONNX's inference says of one node's outputs; nothing where it knows the operator not, or refuses."""
+    if node.version is not None:
+        opsets = {**opsets, node.domain: node.version}
     schema = _schema(node.op_type, opsets.get(node.domain, 1), node.domain)
     if schema is None or any(value is not None and info.type(value) is None for value in node.inputs):
         return {}

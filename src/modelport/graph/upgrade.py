@@ -11,12 +11,13 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
+from modelport.graph import old_ops
 from modelport.graph.old_scan import nest_batched_scans
+from modelport.graph.rewriting import NORMAL_OPSET, Rewrite, apply
 from modelport.graph.shape_info import ShapeInfo
 from modelport.graph.shapes import infer
 
-NORMAL_OPSET = onnx.defs.onnx_opset_version()
-"""The opset of the normal form: the newest that the installed onnx knows."""
+__all__ = ["NORMAL_OPSET", "STABLE_OPSET", "upgrade"]
 
 STABLE_OPSET = 21
 """From this opset on the standard has only widened the types that its operators take."""
@@ -47,22 +48,32 @@ class _Call:
 def upgrade(model: ir.Model) -> None:
     """Upgrade a graph to `NORMAL_OPSET` in place; nodes whose operator has not changed stay the same objects.
 
-    All nodes that do change go through the converter in one model that holds them side by side, without their
-    weights; so it is fast, and names, metadata and large weights never pass through it.
+    What the converter gets wrong is written anew by `old_ops`. All other nodes that change go through the converter in
+    one model that holds them side by side, without their weights; so it is fast, and names, metadata and large weights
+    never pass through it.
 
     Args:
-        model: local functions inlined.
+        model: local functions inlined; a node with a `version` is of that opset.
 
     Raises:
-        UnsupportedOpError: the converter has no way for a node.
+        UnsupportedOpError: there is no way for a node.
     """
-    old = model.graph.opset_imports.get("", STABLE_OPSET)
-    if old < _FIRST_PLAIN_SCAN:
+    opset = model.graph.opset_imports.get("", STABLE_OPSET)
+    if opset < _FIRST_PLAIN_SCAN:
         nest_batched_scans(model)
-    nodes = [] if old >= STABLE_OPSET else [node for node in model.graph.all_nodes() if _changes(node, old)]
-    if nodes:
-        info = infer(model)  # some adapters read shapes
-        for node, (new, results) in zip(nodes, _convert(nodes, old, info), strict=True):
+    by_version: dict[int, list[ir.Node]] = {}
+    info: ShapeInfo | None = None
+    for node in list(model.graph.all_nodes()):
+        version = opset if node.version is None else node.version
+        rewriter = None if node.domain else old_ops.rewriter(node.op_type, version)
+        if rewriter is not None:
+            info = info or infer(model)
+            apply(rewriter, Rewrite(model, node, version, info), info)
+        elif version < STABLE_OPSET and _changes(node, version):
+            by_version.setdefault(version, []).append(node)
+    for version, nodes in by_version.items():
+        info = info or infer(model)  # some adapters read shapes
+        for node, (new, results) in zip(nodes, _convert(nodes, version, info), strict=True):
             _replace(node, new, results)
     for graph in model.graphs():
         graph.opset_imports[""] = NORMAL_OPSET
@@ -106,10 +117,15 @@ def _convert(nodes: Sequence[ir.Node], old: int, info: ShapeInfo) -> list[Conver
 def _refused(node: ir.Node, old: int, reason: str) -> UnsupportedOpError:
     return UnsupportedOpError(
         f"{node.op_type} (node {node.name!r}) of opset {old} cannot be brought to opset {NORMAL_OPSET}: "
-        f"{reason.splitlines()[0]}. Export the model with opset {STABLE_OPSET} or newer.",
+        f"{_told(reason)}. Export the model with opset {STABLE_OPSET} or newer.",
         op_type=node.op_type,
         node=node.name or "",
     )
+
+
+def _told(reason: str) -> str:
+    """What the converter says, less where in its source code it says it."""
+    return reason.splitlines()[0].rpartition("failed: ")[2].strip().rstrip(".")
 
 
 def _culprit(calls: Sequence[_Call], old: int, info: ShapeInfo) -> tuple[ir.Node, str] | None:
