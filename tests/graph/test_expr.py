@@ -80,6 +80,13 @@ def test_a_bound_holds(x, y):
     assert order is None or order == (value(x) >= value(y))
 
 
+def test_what_is_left_of_a_constant_is_seen_not_to_fall_below_zero():
+    h = symbol("h")
+    assert is_at_least(64 - minimum(64, h), 0)
+    assert is_at_least(128, 64 + minimum(64, h))
+    assert is_at_least(64 - maximum(64, h), 0) is None
+
+
 def test_equal_sizes_have_one_form():
     h = symbol("h")
     assert (h - 1) // 2 + 1 == (h + 1) // 2

@@ -236,10 +236,10 @@ def lower_bound(a: Size) -> Number | None:
         if not monomial:
             total += coefficient
             continue
-        low = _monomial_bound(monomial)
-        if coefficient < 0 or low is None:
+        bound = _monomial_top(monomial) if coefficient < 0 else _monomial_bound(monomial)
+        if bound is None:
             return None
-        total += coefficient * low
+        total += coefficient * bound
     return total
 
 
@@ -336,6 +336,15 @@ def _monomial_bound(monomial: Monomial) -> Number | None:
             return None
         low *= min(bound, 1)
     return low
+
+
+def _monomial_top(monomial: Monomial) -> Number | None:
+    """A number that a minimum, or the floor of one, never exceeds; `None` for everything else."""
+    (atom, power), *more = monomial
+    if more or power != 1 or not isinstance(atom, Call) or atom.function not in ("min", "floor"):
+        return None
+    tops = [-low for arg in atom.args if (low := lower_bound(-arg)) is not None]
+    return math.floor(min(tops)) if tops else None
 
 
 def _atom_bound(atom: Atom) -> Number | None:

@@ -120,6 +120,11 @@ class Lengths:
             bottom = math.lcm(*(Fraction(c).denominator for c in inner.terms.values()))
             # Every bottom-th element of the numerator's zeros.
             return self.zeros(inner * bottom)[(slice(bottom - 1, None, bottom),)]
+        if atom.function == "min":
+            most = min((arg for arg in atom.args if isinstance(arg, int)), default=None)
+            rest = [arg for arg in atom.args if isinstance(arg, Expr)]
+            if most is not None and len(rest) == 1:
+                return self.zeros(rest[0])[(slice(0, most),)]
         raise NeedsValues(f"the size {atom} is no sum of named dimensions")
 
     def arange(self, size: Size) -> Any:

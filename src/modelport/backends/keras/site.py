@@ -82,6 +82,14 @@ class Site:
             return ops.logical_or(x, ops.cast(zeros, "bool"))
         return plus(x, cast(zeros, dtype(x)))
 
+    def repeat(self, x: Any, axis: int, count: Size) -> Any:
+        """A tensor over and over along one axis."""
+        size = self.dims(0)[axis]
+        if size == 1:
+            return ops.take(x, self.lengths.zeros(count), axis=axis)
+        places = ops.mod(self.lengths.arange(count * size), self.lengths.scalar(size))
+        return ops.take(x, places, axis=axis)
+
     def full(self, shape: tuple[Any, ...], fill: np.ndarray) -> Any:
         """A tensor of one value."""
         zeros = self.lengths.zeros_of(shape)

@@ -67,8 +67,8 @@ def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Any:
             place = counting(part(indices, -1, 0, 1), axis)[..., 0]
         else:
             place = wrapped(indices[..., axis - batch_dims], length(x, axis))
-        flat = place if flat is None else plus(ops.multiply(flat, size(x, axis)), place)
-    rows = ops.reshape(x, (-1, *(n if n is not None else -1 for n in sizes(x)[count:])))
+        flat = place if flat is None else plus(ops.multiply(flat, length(x, axis)), place)
+    rows = ops.reshape(x, (-1, *(size(x, axis) for axis in range(count, rank(x)))))
     return ops.take(rows, flat, axis=0)
 
 

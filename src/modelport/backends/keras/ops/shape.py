@@ -170,8 +170,15 @@ def expand(x: Any, shape: Sizes, *, site: Any = None) -> Any:
 
 
 @op("Tile")
-def tile(x: Any, repeats: Ints) -> Any:
-    return ops.tile(x, tuple(repeats)) if any(n != 1 for n in repeats) else x
+def tile(x: Any, repeats: Sizes, *, site: Any = None) -> Any:
+    if site is None and not known(repeats):
+        raise NeedsValues("a size is not static")
+    counts = tuple(n if isinstance(n, int) else 1 for n in repeats)
+    tiled = ops.tile(x, counts) if any(n != 1 for n in counts) else x
+    for axis, count in enumerate(repeats):
+        if not isinstance(count, int):
+            tiled = site.repeat(tiled, axis, count)
+    return tiled
 
 
 @op("Shape")
