@@ -55,6 +55,11 @@ class ShapeInfo:
         self._dims: dict[ir.Value, Dims] = {}
         self._types: dict[ir.Value, ir.TypeProtocol] = {}
         self._elements: dict[ir.Value, np.ndarray] = {}
+        self._held: dict[ir.Value, tuple[int | None, ...]] = {}
+
+    def held(self, value: ir.Value) -> tuple[int | None, ...] | None:
+        """The sizes that every element of a sequence, or what an optional holds, has; `None` where the rank is open."""
+        return self._held.get(value)
 
     def dims(self, value: ir.Value) -> Dims | None:
         """One `int` or `Expr` per axis; `None` where the rank is not known."""
@@ -86,10 +91,16 @@ class ShapeInfo:
     def set(
         self, value: ir.Value, kind: ir.TypeProtocol | None, dims: Sequence[Size | None] | None, is_input: bool = False
     ) -> None:
-        """Record a value; every axis whose size is `None` gets a symbol of its own."""
+        """Record a value; every axis whose size is `None` gets a symbol of its own.
+
+        Of what is no tensor the dims are those of its elements, which may differ in what is no number.
+        """
         if kind is not None:
             self._types[value] = kind
-        if dims is not None:
+        if isinstance(kind, (ir.SequenceType, ir.OptionalType)):
+            if dims is not None:
+                self._held[value] = tuple(dim if isinstance(dim, int) else None for dim in dims)
+        elif dims is not None:
             named = [self._fresh(value, axis, None, is_input) if d is None else d for axis, d in enumerate(dims)]
             self._dims[value] = tuple(named)
 
@@ -112,12 +123,16 @@ class ShapeInfo:
             self._dims[value] = self._dims[other]
         if other in self._elements:
             self._elements[value] = self._elements[other]
+        if other in self._held:
+            self._held[value] = self._held[other]
 
     def write(self) -> None:
         """Put the types and shapes found on the values of the graph."""
         for value, kind in self._types.items():
             if not isinstance(value.type, type(kind)) or value.type.dtype != kind.dtype:
                 value.type = kind
+        for value, sizes in self._held.items():
+            value.shape = ir.Shape(sizes)
         for value, dims in self._dims.items():
             shape = ir.Shape(dim if isinstance(dim, int) else str(dim) for dim in dims)
             if value.shape != shape and not value.is_initializer():

@@ -24,7 +24,7 @@ def _if(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
         _enter(branch, info, walk)
     for index, value in enumerate(node.outputs):
         ends = [branch.outputs[index] for branch in branches]
-        dims = _agreed([info.dims(end) for end in ends])
+        dims = _agreed([_dims(end, info) for end in ends])
         _record_merged(value, info, ends[0], dims)
 
 
@@ -41,7 +41,7 @@ def _loop(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
         for value, (kind, dims) in zip(body.inputs[2:], starts, strict=True):
             info.set(value, kind or value.type, dims)
         _enter(body, info, walk)
-        ends = [info.dims(value) for value in body.outputs[1 : 1 + states]]
+        ends = [_dims(value, info) for value in body.outputs[1 : 1 + states]]
         # A size that changes from one round to the next is not known; the body is inferred again without it.
         settled: list[Typed] = [(kind, _agreed([dims, end])) for (kind, dims), end in zip(starts, ends, strict=True)]
         if [dims for _, dims in settled] == [dims for _, dims in starts]:
@@ -49,7 +49,7 @@ def _loop(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
         starts = settled
     for index, value in enumerate(node.outputs):
         end = body.outputs[1 + index]
-        dims = info.dims(end)
+        dims = _dims(end, info)
         stacked = index >= states and dims is not None
         own: Sequence[Size | None] | None = (None, *dims) if stacked and dims is not None else dims
         _record_merged(value, info, end, starts[index][1] if index < states else own)
@@ -75,7 +75,7 @@ def _scan(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
     out_axes = node.attributes.get("scan_output_axes")
     for index, value in enumerate(node.outputs):
         end = body.outputs[index]
-        dims = info.dims(end)
+        dims = _dims(end, info)
         if index >= states and dims is not None:
             axis = 0 if out_axes is None else out_axes.as_ints()[index - states] % (len(dims) + 1)
             dims = (*dims[:axis], length, *dims[axis:])
@@ -86,7 +86,8 @@ def _sequence_map(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
     body = node.attributes["body"].as_graph()
     for value, source in zip(body.inputs, node.inputs, strict=True):
         kind = None if source is None else info.type(source)
-        info.set(value, kind.elem_type if isinstance(kind, ir.SequenceType) else kind or value.type, None)
+        held = None if source is None else _dims(source, info)
+        info.set(value, kind.elem_type if isinstance(kind, ir.SequenceType) else kind or value.type, held)
     _enter(body, info, walk)
     for value in node.outputs:
         record(value, info, (None, None))
@@ -99,8 +100,14 @@ def _enter(graph: ir.Graph, info: ShapeInfo, walk: Walk) -> None:
     walk(graph)
 
 
+def _dims(value: ir.Value, info: ShapeInfo) -> Sequence[Size | None] | None:
+    """The dims of a tensor, or of the elements of a sequence."""
+    dims = info.dims(value)
+    return info.held(value) if dims is None else dims
+
+
 def _of(value: ir.Value | None, info: ShapeInfo) -> tuple[ir.TypeProtocol | None, Sequence[Size | None] | None]:
-    return (None, None) if value is None else (info.type(value), info.dims(value))
+    return (None, None) if value is None else (info.type(value), _dims(value, info))
 
 
 def _agreed(shapes: Sequence[Sequence[Size | None] | None]) -> list[Size | None] | None:

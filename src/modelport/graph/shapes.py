@@ -7,7 +7,7 @@ ONNX's own inference does each operator; what it lacks is beside it: arithmetic 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -130,22 +130,36 @@ def _opset_protos(opsets: tuple[tuple[str, int], ...]) -> list[Any]:
 def _type_proto(value: ir.Value, info: ShapeInfo, sizes: dict[str, Expr]) -> onnx.TypeProto:
     kind = info.type(value)
     proto = onnx.TypeProto()
-    if not isinstance(kind, ir.TensorType):
+    dims: Sequence[Size | None] | None = info.dims(value)
+    if isinstance(kind, ir.TensorType):
+        proto.tensor_type.elem_type = kind.dtype.value
+    else:
         ir.serde.serialize_type_into(proto, kind)
-        return proto
-    tensor = proto.tensor_type
-    tensor.elem_type = kind.dtype.value
-    dims = info.dims(value)
-    if dims is not None:
+        dims = info.held(value)
+    if dims is not None and (tensor := _tensor_type(proto)) is not None:
         tensor.shape.SetInParent()
         for dim in dims:
-            if isinstance(dim, int):
-                tensor.shape.dim.add().dim_value = dim
-            else:
-                token = f"size{hash(dim)}"
-                sizes[token] = dim  # type: ignore[assignment]
-                tensor.shape.dim.add().dim_param = token
+            _write_dim(tensor.shape.dim.add(), dim, sizes)
     return proto
+
+
+def _write_dim(proto: Any, dim: Size | None, sizes: dict[str, Expr]) -> None:
+    if isinstance(dim, int):
+        proto.dim_value = dim
+    elif dim is not None:
+        token = f"size{hash(dim)}"
+        sizes[token] = dim  # type: ignore[assignment]
+        proto.dim_param = token
+
+
+def _tensor_type(proto: onnx.TypeProto) -> Any:
+    """The type of the tensor, or of the tensors inside; `None` where there are none."""
+    while not proto.HasField("tensor_type"):
+        kind = proto.WhichOneof("value")
+        if kind not in ("sequence_type", "optional_type"):
+            return None
+        proto = getattr(proto, kind).elem_type
+    return proto.tensor_type
 
 
 def _data(value: ir.Value, info: ShapeInfo) -> Iterable[onnx.TensorProto]:
@@ -158,10 +172,12 @@ def _data(value: ir.Value, info: ShapeInfo) -> Iterable[onnx.TensorProto]:
 def _read_type(
     proto: onnx.TypeProto, sizes: dict[str, Expr]
 ) -> tuple[ir.TypeProtocol | None, list[Size | None] | None]:
-    if not proto.HasField("tensor_type"):
+    tensor = _tensor_type(proto)
+    if tensor is None:
         return ir.serde.deserialize_type_proto_for_type(proto), None
-    tensor = proto.tensor_type
-    kind = ir.TensorType(ir.DataType(tensor.elem_type)) if tensor.elem_type else None
+    kind: ir.TypeProtocol | None = ir.TensorType(ir.DataType(tensor.elem_type)) if tensor.elem_type else None
+    if not proto.HasField("tensor_type"):
+        kind = ir.serde.deserialize_type_proto_for_type(proto)
     if not tensor.HasField("shape"):
         return kind, None
     return kind, [d.dim_value if d.HasField("dim_value") else sizes.get(d.dim_param) for d in tensor.shape.dim]
