@@ -19,7 +19,7 @@ import onnxscript
 import torch
 from torch.overrides import TorchFunctionMode
 
-from modelport.backends.torch.pooling import TRANSLATIONS
+from modelport.backends.torch import indexing, pooling
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.recurrent import emit_recurrent
 
@@ -91,7 +91,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table[torch.ops.modelport.dropout.default] = _dropout
     table[torch.ops.modelport.attention.default] = _attention
     table[torch.ops.aten.sort.stable] = _stable_sort
-    return table | TRANSLATIONS
+    return table | pooling.TRANSLATIONS | indexing.TRANSLATIONS
 
 
 def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

@@ -1,0 +1,72 @@
+"""Indexing by tensors as Gather: torch's own translation transposes the tensor and gathers in all axes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript
+import torch
+from onnxscript.function_libs.torch_lib.ops import core
+
+
+def index(x: Any, indices: Sequence[Any]) -> Any:
+    """`x[..., i, j, ...]` for integer tensors in neighbouring axes; torch's own translation for any other.
+
+    Args:
+        x: the tensor.
+        indices: one index or `None` per leading axis.
+    """
+    axes = [axis for axis, each in enumerate(indices) if each is not None]
+    places = [each for each in indices if each is not None]
+    together = axes == list(range(axes[0], axes[0] + len(axes)))
+    if not together or any(each.dtype == ir.DataType.BOOL for each in places):
+        return core.aten_index(x, indices)
+    if len(axes) == 1:
+        return onnxscript.opset21.Gather(x, places[0], axis=axes[0])
+    if _is_grid(places):
+        for axis, each in zip(axes, places, strict=True):
+            x = onnxscript.opset21.Gather(x, _flat(each), axis=axis)
+        return x
+    return _gathered_at_once(x, indices, axes, places)
+
+
+def _is_grid(places: Sequence[Any]) -> bool:
+    """Whether the indices are a column, a row ...: each runs along an axis of the result of its own, in their order."""
+    rank = max(len(each.shape) for each in places)
+    if rank != len(places):
+        return False
+    for own, each in enumerate(places):
+        sizes = [1] * (rank - len(each.shape)) + list(each.shape)
+        if any(size != 1 for axis, size in enumerate(sizes) if axis != own):
+            return False
+    return True
+
+
+def _flat(places: Any) -> Any:
+    if len(places.shape) == 1:
+        return places
+    return onnxscript.opset21.Reshape(places, onnxscript.opset21.Constant(value_ints=[-1]))
+
+
+def _gathered_at_once(x: Any, indices: Sequence[Any], axes: Sequence[int], places: Sequence[Any]) -> Any:
+    """The indexed axes as one, of which elements are taken by their number."""
+    op, sizes = onnxscript.opset21, list(x.shape)
+    behind = [size if isinstance(size, int) else -1 for size in sizes[axes[-1] + 1 :]]
+    if not all(isinstance(sizes[axis], int) for axis in axes) or behind.count(-1) > 1:
+        return core.aten_index(x, indices)
+    number, count = None, 1
+    for axis, each in zip(axes, places, strict=True):
+        size = op.Constant(value_int=sizes[axis])
+        each = op.Cast(each, to=ir.DataType.INT64.value)
+        # Negative ones count from the end of their own axis.
+        each = op.Mod(each, size)
+        number = each if number is None else op.Add(op.Mul(number, size), each)
+        count *= sizes[axis]
+    merged = op.Reshape(x, op.Constant(value_ints=[*[0] * axes[0], count, *behind]))
+    return op.Gather(merged, number, axis=axes[0])
+
+
+TRANSLATIONS = {torch.ops.aten.index.Tensor: index, torch.ops.aten._unsafe_index.Tensor: index}
+"""What `torch.onnx.export` needs to know."""
