@@ -138,7 +138,7 @@ def apply(rewriter: Rewriter, site: Rewrite, info: ShapeInfo) -> None:
     """Write a node anew, in place; its results keep their names."""
     node = site.node
     found = rewriter(site)
-    results = [found] if isinstance(found, ir.Value) else list(found)
+    results = [found] if isinstance(found, ir.Value) else list(found)[: len(node.outputs)]
     results += [None] * (len(node.outputs) - len(results))
     _name(site, results)
     for before, after in zip(node.outputs, results, strict=True):

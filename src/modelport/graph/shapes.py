@@ -94,9 +94,10 @@ def _read_constant(value: ir.Value, info: ShapeInfo, is_weight: bool = False) ->
 
 @cache
 def _schema(op_type: str, version: int, domain: str) -> Any:
-    if onnx.defs.has(op_type, domain):
+    try:
         return onnx.defs.get_schema(op_type, version, domain)
-    return None
+    except onnx.defs.SchemaError:  # no operator of ONNX, or a newer one than this opset
+        return None
 
 
 def _infer_with_onnx(
