@@ -4,8 +4,8 @@ Usage: PYTHONPATH=. python benchmarks/latency.py [NET ...] [--pairs N] [--batch 
 
 Each figure is the median over pairs of calls, one of each model right after the other and in turns first, so that what
 else the machine does falls on both. The models have the same layers and sizes and random weights (see `nets.py`), and
-are called as users call them: torch in eval mode under `torch.inference_mode`, Keras inside one `tf.function`. Images are
-in the layout of the target framework (`layout="native"`) for both.
+are called as users call them: torch in eval mode under `torch.inference_mode`, Keras inside one `tf.function`. Images
+are in the layout of the target framework (`layout="native"`) for both.
 """
 
 from __future__ import annotations

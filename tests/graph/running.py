@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx.reference import ReferenceEvaluator
 
 
 def run(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -34,3 +35,8 @@ def weight(tape: ir.tape.Tape, name: str, array: np.ndarray) -> ir.Value:
 def tensor(name: str, shape: Sequence[int | str | None], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
     """A graph input."""
     return ir.val(name, dtype=dtype, shape=shape)
+
+
+def evaluate(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of ONNX's reference evaluator, which knows the newest opset."""
+    return list(ReferenceEvaluator(ir.to_proto(model)).run(None, dict(inputs)))

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from modelport.graph.idioms import recognize_gelu, recognize_layer_norm
 from modelport.graph.normal import drop_dead_nodes
+from modelport.graph.padding import absorb_pads
 from modelport.graph.recurrent_layers import recognize_recurrent
 from modelport.graph.splice import BUILD_DOMAIN, is_op, only_use, replace_outputs
 from modelport.graph.weights import roles
@@ -26,9 +27,9 @@ def recognize_layers(model: ir.Model) -> ir.Model:
       b_hh?), the outputs (output, h_n[, c_n]), torch's semantics and parameters, and the attributes hidden_size,
       num_layers, bidirectional, reverse, batch_first, dropout, and nonlinearity (RNN) or linear_before_reset (GRU).
 
-    Exact GELU and layer normalization that are written out become the ONNX operators. A node keeps the name and the
-    metadata of what it replaces, a recurrent one has its parameters' module path for a name. Only weights are
-    absorbed: parameters, frozen or not.
+    A padding of zeros becomes the padding of the convolution or pooling after it; exact GELU and layer normalization
+    that are written out become the ONNX operators. A node keeps the name and the metadata of what it replaces, a
+    recurrent one has its parameters' module path for a name. Only weights are absorbed: parameters, frozen or not.
 
     Args:
         model: what `normalize` returned.
@@ -37,6 +38,7 @@ def recognize_layers(model: ir.Model) -> ir.Model:
         The same model.
     """
     weights = {name for name, role in roles(model).items() if role != "buffer"}
+    absorb_pads(model)
     recognize_gelu(model)
     recognize_layer_norm(model, weights)
     recognize_recurrent(model)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
 from modelport.backends.torch.registry import op
+from modelport.backends.torch.reuse import is_spent
 from modelport.backends.torch.traced import Tensor
 
 
 @op("Relu")
-def relu(x: Tensor) -> Any:
-    return torch.relu(x)
+def relu(x: Tensor, *, node: ir.Node) -> Any:
+    return F.relu(x, inplace=True) if is_spent(node, 0) else torch.relu(x)
 
 
 @op("LeakyRelu")
@@ -56,13 +58,15 @@ def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
 
 
 @op("HardSwish")
-def hard_swish(x: Tensor) -> Any:
-    return F.hardswish(x)
+def hard_swish(x: Tensor, *, node: ir.Node) -> Any:
+    return F.hardswish(x, inplace=True) if is_spent(node, 0) else F.hardswish(x)
 
 
 @op("Swish")
-def swish(x: Tensor, *, alpha: float = 1.0) -> Any:
-    return F.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
+def swish(x: Tensor, *, alpha: float = 1.0, node: ir.Node) -> Any:
+    if alpha == 1:
+        return F.silu(x, inplace=True) if is_spent(node, 0) else F.silu(x)
+    return x * torch.sigmoid(alpha * x)
 
 
 @op("SwiGLU")

@@ -8,9 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+import torch.nn.functional as F
 
 from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.registry import op
+from modelport.backends.torch.reuse import is_spent, takes_result
 from modelport.backends.torch.traced import Scalar, Size, Tensor
 
 
@@ -49,7 +51,11 @@ for _name, _function in {
 
 
 @op("Add")
-def add(a: Scalar, b: Scalar) -> Any:
+def add(a: Scalar, b: Scalar, *, node: ir.Node) -> Any:
+    if isinstance(a, Tensor) and takes_result(node, 0):
+        return a.add_(b)
+    if isinstance(b, Tensor) and takes_result(node, 1):
+        return b.add_(a)
     return a + b
 
 
@@ -107,14 +113,16 @@ def mean(*operands: Tensor) -> Any:
 
 
 @op("Clip")
-def clip(x: Tensor, low: Scalar = None, high: Scalar = None) -> Tensor:
+def clip(x: Tensor, low: Scalar = None, high: Scalar = None, *, node: ir.Node) -> Any:
     if low is None and high is None:
         return x
     if any(isinstance(bound, Tensor) for bound in (low, high)):
         # torch.clamp takes two numbers or two tensors.
         x = x if low is None else _bounded(x, low, torch.maximum)
         return x if high is None else _bounded(x, high, torch.minimum)
-    return torch.clamp(x, low, high)
+    if (low, high) == (0, 6) and x.element.is_floating_point:
+        return F.relu6(x, inplace=is_spent(node, 0))
+    return torch.clamp_(x, low, high) if is_spent(node, 0) else torch.clamp(x, low, high)
 
 
 def _bounded(x: Tensor, bound: Any, function: Any) -> Any:
