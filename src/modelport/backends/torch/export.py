@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from modelport.backends.torch.naming import name_nodes, separate_outputs
 from modelport.backends.torch.operators import lower_recurrent, translations
+from modelport.backends.torch.outputs import noting_left_out
 from modelport.backends.torch.parameters import ties, weights
 from modelport.backends.torch.program import (
     Traced,
@@ -47,7 +48,8 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
         UnsupportedModelError: torch cannot trace the model; the message names the line of its code.
         UnsupportedOpError: an operator has no ONNX form.
     """
-    traced = trace(native, example, signature)
+    with noting_left_out(as_module(native)) as left_out:
+        traced = trace(native, example, signature)
     symbols = dimension_names(traced, signature)
     program, notes = prepare(native, traced.program)
     outputs = _output_specs(program, signature, symbols)
@@ -61,7 +63,7 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     tidy(model)
     name_nodes(model)
     write_signature(model, replace(signature, outputs=outputs))
-    return Exported(model, tuple(notes))
+    return Exported(model, (*notes, *left_out))
 
 
 def _translate(program: ExportedProgram, name: str) -> tuple[ir.Model, ExportedProgram]:

@@ -10,6 +10,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
+from modelport.backends.torch.outputs import plain_tree
 from modelport.backends.torch.run import (
     BATCH,
     Call,
@@ -17,7 +18,6 @@ from modelport.backends.torch.run import (
     call_module,
     device_of,
     name_outputs,
-    plain_tree,
     tensor_spec,
     unique_name,
 )

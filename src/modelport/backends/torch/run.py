@@ -6,7 +6,6 @@ import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from modelport.backends.torch.outputs import plain_tree
 from modelport.core.errors import SignatureError, UnsupportedModelError
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec, Tree, leaves, map_tree
 
@@ -161,33 +161,6 @@ def forward_parameters(native: Any) -> tuple[str, ...]:
         return tuple(argument.name for argument in module.forward.schema.arguments[1:])
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return tuple(name for name, p in inspect.signature(module.forward).parameters.items() if p.kind not in kinds)
-
-
-def plain_tree(value: Any) -> Tree:
-    """A model's return value as tuples, lists and dicts of tensors.
-
-    Mappings and dataclasses (a Hugging Face `ModelOutput` is both) become dicts of their entries that are not None;
-    named tuples stay what they are, for their field names.
-
-    Raises:
-        UnsupportedModelError: something in it is no tensor.
-    """
-    if value is None or isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain_tree(item) for key, item in value.items() if item is not None}
-    if is_dataclass(value) and not isinstance(value, type):
-        entries = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {key: plain_tree(item) for key, item in entries if item is not None}
-    if isinstance(value, tuple):
-        items = (plain_tree(item) for item in value)
-        return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
-    if isinstance(value, list):
-        return [plain_tree(item) for item in value]
-    raise UnsupportedModelError(
-        f"the model returns a {type(value).__module__}.{type(value).__qualname__}, which is no tensor. Wrap it in a "
-        "module that returns tensors only (a Hugging Face model drops its cache with config.use_cache = False)."
-    )
 
 
 _EVALUATING: dict[int, tuple[int, list[tuple[nn.Module, bool]]]] = {}

@@ -12,9 +12,10 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from modelport.backends.torch.failures import explain
 from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
+from modelport.backends.torch.outputs import plain_tree
 from modelport.backends.torch.pooling import keep_pooling
 from modelport.backends.torch.program import Traced, placeholder_order
-from modelport.backends.torch.run import Call, as_module, device_of, evaluating, plain_tree, resized, tensors_of
+from modelport.backends.torch.run import Call, as_module, device_of, evaluating, resized, tensors_of
 from modelport.core.errors import UnsupportedModelError
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature, leaves, map_tree

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from modelport.backends.torch.outputs import plain_tree
 from modelport.backends.torch.parameters import weights
 from modelport.backends.torch.run import (
     as_module,
     call_module,
     device_of,
     evaluating,
-    plain_tree,
     tensors_of,
     to_numpy,
     to_tensor,
