@@ -255,14 +255,35 @@ def test_a_fixed_dimension_is_refused_with_its_name_line_and_remedy() -> None:
     assert read_signature(exported(net, x, fixed).graph).outputs[0].shape == (2, 3)
 
 
-def test_an_operator_without_an_onnx_form_is_named() -> None:
+def test_an_operator_without_an_onnx_form_is_named_with_its_line() -> None:
     class Spectral(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.linalg.eigvals(x).real
 
-    with pytest.raises(UnsupportedOpError) as error:
+    with pytest.raises(UnsupportedOpError, match=r"test_export.py:\d+: return torch.linalg.eigvals") as error:
         exported(Spectral(), torch.randn(2, 3, 3))
     assert error.value.op_type == "aten.linalg_eig"
+
+
+def test_a_setting_that_follows_the_batch_is_refused_with_its_line() -> None:
+    class PerExample(nn.Module):
+        def forward(self, x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+            folded = x.reshape(1, -1, *x.shape[2:])
+            return nn.functional.conv2d(folded, kernels.flatten(0, 1), groups=x.shape[0]).reshape(x.shape[0], 4, 3, 3)
+
+    with pytest.raises(UnsupportedModelError, match=r"test_export.py:\d+: return nn.functional.conv2d.*fixed number"):
+        exported(PerExample(), (torch.randn(2, 3, 5, 5), torch.randn(2, 4, 3, 3, 3)))
+
+
+def test_a_loop_over_a_number_that_is_computed_is_refused_with_its_line() -> None:
+    class Counted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(int(x.abs().max().item())):
+                x = x + 1
+            return x
+
+    with pytest.raises(UnsupportedModelError, match=r"test_export.py:\d+: for _ in range\(int.*torch.where"):
+        exported(Counted(), torch.ones(2, 3))
 
 
 def test_a_buffer_that_every_call_writes_is_noted() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from modelport.backends.torch.failures import explain_translation
 from modelport.backends.torch.naming import name_nodes, separate_outputs
 from modelport.backends.torch.operators import lower_recurrent, translations
 from modelport.backends.torch.outputs import noting_left_out
@@ -80,24 +80,10 @@ def _translate(program: ExportedProgram, name: str) -> tuple[ir.Model, ExportedP
     except Exception as exc:
         if isinstance(exc.__cause__, UnsupportedOpError):
             raise exc.__cause__ from exc
-        raise _unsupported_operator(exc, name) from exc
+        raise explain_translation(exc, name) from exc
     assert exported is not None
     assert exported.exported_program is not None
     return exported.model, exported.exported_program
-
-
-def _unsupported_operator(exc: Exception, name: str) -> UnsupportedOpError | UnsupportedModelError:
-    cause: BaseException | None = exc
-    while cause is not None:
-        if type(cause).__name__ == "DispatchError":
-            op = "".join(re.findall(r"op='([\w.]+)'", str(cause))[:1]) or "an operator"
-            return UnsupportedOpError(
-                f"{name} uses {op}, which has no ONNX form: write that step with other torch operations.",
-                op_type=op,
-            )
-        cause = cause.__cause__
-    first = str(exc.__cause__ or exc).strip().splitlines()[0]
-    return UnsupportedModelError(f"{name} was traced but cannot be written as ONNX: {first}")
 
 
 def _output_specs(program: ExportedProgram, signature: Signature, symbols: dict[str, str]) -> tuple[TensorSpec, ...]:

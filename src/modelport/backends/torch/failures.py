@@ -8,13 +8,13 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from modelport.core.errors import ModelPortError, UnsupportedModelError
+from modelport.core.errors import ModelPortError, UnsupportedModelError, UnsupportedOpError
 from modelport.core.signature import Signature
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -52,6 +52,51 @@ def explain(
         f"{name} cannot be exported{where}: {type(exc).__name__}: {_first_paragraph(text)}. Rewrite that line with "
         "tensor operations that torch.export traces."
     )
+
+
+def explain_translation(exc: BaseException, name: str) -> ModelPortError:
+    """The error to raise for an exception of `torch.onnx.export`, which names an operator and never its place.
+
+    Args:
+        exc: what torch raised.
+        name: the class of the model.
+    """
+    causes = list(_causes(exc))
+    where = _translated_line(causes)
+    for cause in causes:
+        if type(cause).__name__ == "DispatchError":
+            op = "".join(re.findall(r"op='([\w.]+)'", str(cause))[:1]) or "an operator"
+            return UnsupportedOpError(
+                f"{name} uses {op}{where}, which has no ONNX form: write that step with other torch operations.",
+                op_type=op,
+            )
+    if "Unsupported attribute type" in str(causes[-1]):
+        return UnsupportedModelError(
+            f"{name} was traced but cannot be written as ONNX{where}: a setting of that step (a number of groups, an "
+            "axis) follows from the input, and ONNX takes it as a fixed number. Make it a constant."
+        )
+    return UnsupportedModelError(
+        f"{name} was traced but cannot be written as ONNX{where}: {_first_paragraph(str(causes[-1]))}. Write that step "
+        "with other torch operations."
+    )
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+def _translated_line(causes: Sequence[BaseException]) -> str:
+    """Where the user's code made the call that was being translated: the translation's own frames hold its node."""
+    frames = [frame for cause in causes for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    nodes = [found for frame in frames for found in frame.f_locals.values() if isinstance(found, torch.fx.Node)]
+    for node in reversed(nodes):
+        places = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
+        users = [(file, int(line)) for file, line in places if _is_users(file)]
+        if users:
+            return _told(*users[-1])
+    return ""
 
 
 def user_line(exc: BaseException | None) -> str:
