@@ -167,7 +167,7 @@ class Program:
     def _constant(self, array: np.ndarray, name: str) -> Any:
         """A large constant as the weight of a layer that is not trained."""
         kind = carried_dtype(array)
-        layer, tensor = carry(self._zero, array, self.names.fresh(name), kind)
+        layer, tensor = carry(self.zero, array, self.names.fresh(name), kind, constant=True)
         layer.trainable = False
         layer.kernel.assign(array.astype(layer.kernel.numpy().dtype)[None])
         self.keep(layer)

@@ -21,7 +21,14 @@ def zero_of(x: Any) -> Any:
     return ops.sum(ops.cast(flat[(slice(0, 0),)], "float32"))
 
 
-def carry(zero: Any, array: np.ndarray, name: str, kind: str) -> tuple[Any, Any]:
+def carrier(shape: tuple[int, ...], name: str, kind: str, *, constant: bool = False) -> keras.layers.Layer:
+    """The layer that `carry` makes, before its first call; its kernel is (1, *shape)."""
+    axes = ascii_uppercase[: len(shape)]
+    equation = f"yz,z{axes}->y{axes}" if constant else f"ab,b{axes}->a{axes}"
+    return keras.layers.EinsumDense(equation, output_shape=shape, name=name, dtype=kind, kernel_initializer="zeros")
+
+
+def carry(zero: Any, array: np.ndarray, name: str, kind: str, *, constant: bool = False) -> tuple[Any, Any]:
     """A layer that holds an array, and its value as a tensor.
 
     A Dense layer over a one: `EinsumDense` trains, saves and loads as every layer of Keras.
@@ -31,11 +38,9 @@ def carry(zero: Any, array: np.ndarray, name: str, kind: str) -> tuple[Any, Any]
         array: any shape of up to 24 axes.
         name: of the layer.
         kind: Keras' name of the dtype.
+        constant: whether it is no weight; the letters of the equation tell the two apart.
     """
-    letters = ascii_uppercase[: array.ndim]
-    layer = keras.layers.EinsumDense(
-        f"ab,b{letters}->a{letters}", output_shape=array.shape, name=name, dtype=kind, kernel_initializer="zeros"
-    )
+    layer = carrier(array.shape, name, kind, constant=constant)
     one = ops.reshape(plus(cast(zero, kind), 1), (1, 1))
     return layer, ops.reshape(layer(one), array.shape)
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 import modelport.backends.keras.lower  # noqa: F401  (fills the tables)
-from modelport.backends.keras.layers import Layout, Weight, weights
+from modelport.backends.keras.layers import Layout, Weight, constants, weights
 from modelport.backends.keras.lower.lowering import Frame, Lowering
 from modelport.backends.keras.lower.trace import Trace, record
 from modelport.backends.keras.run import by_name, dims
@@ -40,7 +40,7 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     """
     traced = record(native, signature)
     table = weights(native)
-    by_handle = {id(weight.variable.handle): weight for weight in table}
+    by_handle = {id(weight.variable.handle): weight for weight in (*table, *constants(native))}
     reserved = [name for weight in table for name in weight.names]
     reserved += [spec.name for spec in (*signature.inputs, *signature.outputs)]
     lowering = Lowering(traced, by_handle, reserved)

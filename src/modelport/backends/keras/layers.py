@@ -191,9 +191,20 @@ CARRIER = re.compile(r"ab,b([A-Z]*)->a\1")
 """The equation of an `EinsumDense` that only carries a weight which no layer absorbs: its input is a one."""
 
 
+CONSTANT = re.compile(r"yz,z([A-Z]*)->y\1")
+"""The same for a constant: what the model computes with but nobody trains, saves or names."""
+
+
 def is_carrier(layer: Any) -> bool:
-    """Whether an `EinsumDense` only carries a weight: then the layer's name is the weight's whole portable name."""
-    return CARRIER.fullmatch(layer.equation) is not None and layer.kernel.shape[0] == 1 and layer.bias_axes is None
+    """Whether an `EinsumDense` only carries a weight or a constant: then the layer has its whole portable name."""
+    carries = CARRIER.fullmatch(layer.equation) or CONSTANT.fullmatch(layer.equation)
+    return carries is not None and layer.kernel.shape[0] == 1 and layer.bias_axes is None
+
+
+def is_constant(layer: Any) -> bool:
+    """Whether a layer only carries a constant."""
+    kind = keras_class(layer, {"EinsumDense"})
+    return kind is not None and CONSTANT.fullmatch(layer.equation) is not None and is_carrier(layer)
 
 
 def _einsum_kernel(layer: Any, variable: Any) -> Slot:
@@ -340,6 +351,7 @@ class _Found(NamedTuple):
     recurrent: bool
     prefix: str
     chain: str
+    constant: bool
 
 
 def _walk(layer: Any, root: Any, chain: tuple[str, ...], seen: set[int]) -> Iterator[_Found]:
@@ -355,7 +367,8 @@ def _walk(layer: Any, root: Any, chain: tuple[str, ...], seen: set[int]) -> Iter
         prefix = ".".join(parts[: max(len(parts) - slot.depth, 0)])
         if slot.depth > 2:
             prefix = _around(prefix, layer)
-        yield _Found(variable, slot, has_row, _role(owner, variable), slot.depth > 1, prefix, ".".join(chain))
+        role, recurrent, path = _role(owner, variable), slot.depth > 1, ".".join(chain)
+        yield _Found(variable, slot, has_row, role, recurrent, prefix, path, is_constant(owner))
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         yield from _walk(inner, root, (*chain, inner.name), seen)
 
@@ -380,21 +393,30 @@ def weights(native: Any) -> tuple[Weight, ...]:
 
     Names that clash are told apart by the place of their layer in the model.
     """
+    return tuple(weight for weight, is_fixed in _named(native) if not is_fixed)
+
+
+def constants(native: Any) -> tuple[Weight, ...]:
+    """The constants that layers of a model carry; no weights, although Keras counts them among its own."""
+    return tuple(weight for weight, is_fixed in _named(native) if is_fixed)
+
+
+def _named(native: Any) -> Iterator[tuple[Weight, bool]]:
+    """Every weight and constant, and which of the two it is."""
     if not hasattr(native, "_flatten_layers"):
-        return tuple(_module_weights(native))
+        yield from ((weight, False) for weight in _module_weights(native))
+        return
     found = _found(native)
     names = [_portable(each.prefix, each.slot.names, each.recurrent) for each in found]
     count = Counter(name for group in names for name in group)
     # A whole layer moves to its other name, so that its weights stay together.
     clashing = {each.prefix for each, group in zip(found, names, strict=True) if any(count[name] > 1 for name in group)}
     taken: set[str] = set()
-    result = []
     for each, group in zip(found, names, strict=True):
         if each.prefix in clashing:
             group = _portable(each.chain, each.slot.names, each.recurrent)
         group = tuple(_unique(name, taken) for name in group)
-        result.append(Weight(each.variable, group, each.slot.layout, each.role, each.slot.kind))
-    return tuple(result)
+        yield Weight(each.variable, group, each.slot.layout, each.role, each.slot.kind), each.constant
 
 
 def _unique(name: str, taken: set[str]) -> str:
