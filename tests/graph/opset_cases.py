@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class Written:
         constants: which inputs are known.
         random: whether no two runs give the same.
         after: an operator that makes a tensor of the result, and its second input.
+        gives: the result, where it is known.
+        label: what its values are called after.
     """
 
     op_type: str
@@ -37,13 +40,15 @@ class Written:
     constants: tuple[int, ...] = ()
     random: bool = False
     after: tuple[str, int | None] | None = None
+    gives: np.ndarray | None = None
+    label: str = ""
 
     def model(self, opset: int) -> onnx.ModelProto:
         """A model of this one node."""
-        names = ["" if array is None else f"{self.op_type}_{i}" for i, array in enumerate(self.inputs)]
+        names = ["" if array is None else f"{self.label}_{i}" for i, array in enumerate(self.inputs)]
         attributes = self.attributes(opset) if callable(self.attributes) else self.attributes
-        results = [f"{self.op_type}_out{i}" for i in range(self.outputs)]
-        node = helper.make_node(self.op_type, names, results, f"the_{self.op_type}", **attributes)
+        results = [f"{self.label}_out{i}" for i in range(self.outputs)]
+        node = helper.make_node(self.op_type, names, results, f"the_{self.label}", **attributes)
         graph = helper.make_graph([node], "g", [], [onnx.ValueInfoProto(name=name) for name in results])
         if self.after is not None:
             self._take(graph)
@@ -58,28 +63,40 @@ class Written:
     def _take(self, graph: onnx.GraphProto) -> None:
         """Let the graph return a tensor that a further operator takes out of the result."""
         op_type, index = self.after or ("", None)
-        inputs = [graph.output[0].name] + ([] if index is None else [f"{op_type}_index"])
-        graph.node.append(helper.make_node(op_type, inputs, [f"{op_type}_out"], f"the_{op_type}"))
+        inputs = [graph.output[0].name] + ([] if index is None else [f"{self.label}_index"])
+        graph.node.append(helper.make_node(op_type, inputs, [f"{self.label}_taken"], f"{op_type}_of_{self.label}"))
         if index is not None:
-            graph.initializer.append(onnx.numpy_helper.from_array(np.array(index), f"{op_type}_index"))
-        graph.output[0].name = f"{op_type}_out"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(index), f"{self.label}_index"))
+        graph.output[0].name = f"{self.label}_taken"
 
     def feed(self) -> dict[str, np.ndarray]:
         """The inputs by name."""
-        named = {f"{self.op_type}_{i}": array for i, array in enumerate(self.inputs) if i not in self.constants}
+        named = {f"{self.label}_{i}": array for i, array in enumerate(self.inputs) if i not in self.constants}
         return {name: array for name, array in named.items() if array is not None}
 
 
 def opsets_of(op_type: str) -> list[int]:
-    """The opsets from 7 on at which an operator came or changed, the last change before 7 included."""
-    schemas = [s for s in onnx.defs.get_all_schemas_with_history() if s.name == op_type and s.domain == ""]
-    return sorted({max(schema.since_version, OLDEST) for schema in schemas})
+    """The opsets from 7 on at which an operator came or changed, the last change before 7 included.
+
+    One that was taken out of the standard counts where models were written with it all the same.
+    """
+    gone = {"Upsample", "Scatter"}  # their names ended with the opset that took them out
+    return sorted({max(s.since_version, OLDEST) for s in _history()[op_type] if not (s.deprecated and op_type in gone)})
 
 
-def changed_operators() -> list[str]:
-    """The operators of the standard that were written in more than one way since opset 7."""
-    names = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""}
-    return sorted(name for name in names if len(opsets_of(name)) > 1 or name in ("Upsample", "Scatter"))
+def changed() -> set[tuple[str, int]]:
+    """Every operator of the standard that was written in more than one way since opset 7, with the opset of each."""
+    return {(name, opset) for name in _history() if len(opsets_of(name)) > 1 for opset in opsets_of(name)}
+
+
+@cache
+def _history() -> dict[str, list[Any]]:
+    """The schemas of every operator of the standard."""
+    found: dict[str, list[Any]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            found.setdefault(schema.name, []).append(schema)
+    return found
 
 
 def cases() -> Iterator[tuple[Written, int]]:
@@ -115,6 +132,7 @@ def _float_vector(*values: float) -> np.ndarray:
 
 X = _floats(2, 3, 4)
 IMAGE = _floats(1, 2, 6, 6)
+PAIR = _floats(2)
 
 
 def _each(op_types: str, *inputs: np.ndarray, **settings: Any) -> list[Written]:
@@ -397,7 +415,7 @@ def _control_flow() -> list[Written]:
         Written("If", (np.array(True),), _branches),
         Written("SplitToSequence", (_floats(4, 2), _ints(1, 3)), after=("SequenceAt", 1)),
         Written("SplitToSequence", (_floats(4, 2),), {"axis": 1, "keepdims": 0}, after=("SequenceAt", 1)),
-        Written("Optional", (_floats(2),), after=("OptionalGetElement", None)),
+        Written("Optional", (PAIR,), after=("OptionalGetElement", None), gives=PAIR),
         Written("OptionalGetElement", (_floats(2),), since=18),
         Written("OptionalHasElement", (_floats(2),), since=18),
         Written("Loop", (np.array(3), np.array(True), _floats(2)), _loop, 2, constants=(0, 1)),
@@ -406,7 +424,7 @@ def _control_flow() -> list[Written]:
     ]
 
 
-WRITTEN: list[Written] = [
+_ALL = [
     *_elementwise(),
     *_matrices_and_norms(),
     *_images(),
@@ -415,3 +433,5 @@ WRITTEN: list[Written] = [
     *_indices(),
     *_control_flow(),
 ]
+
+WRITTEN = [replace(written, label=f"{written.op_type}{index}") for index, written in enumerate(_ALL)]
