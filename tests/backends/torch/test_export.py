@@ -128,6 +128,21 @@ def test_what_the_graph_says_otherwise_than_torch_is_noted() -> None:
     assert {(note.kind, note.where) for note in notes} == {("changed", "1"), ("changed", "2")}
 
 
+def test_what_acts_in_training_only_is_noted() -> None:
+    class Skipping(nn.Module):
+        def __init__(self, drop_prob: float) -> None:
+            super().__init__()
+            self.drop_prob = drop_prob
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * (torch.rand(len(x), 1) > self.drop_prob) if self.training else x
+
+    net = nn.Sequential(nn.Linear(2, 2), Skipping(0.1), Skipping(0.0), nn.Linear(2, 2), Skipping(0.2)).eval()
+    notes = exported(net, torch.randn(2, 2)).notes
+    assert [(note.kind, note.where) for note in notes] == [("dropped", "1 and 1 more")]
+    assert "Skipping" in notes[0].message
+
+
 def test_nodes_are_named_after_their_modules_and_hold_no_source_paths() -> None:
     graph = exported(in_torch.net("encoder"), in_torch.example("encoder")).graph
     names = [node.name for node in graph.graph]

@@ -75,6 +75,7 @@ def prepare(native: Any, program: ExportedProgram) -> tuple[ExportedProgram, lis
     for node in module.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             notes.extend(_keep_whole(node, layers, unused))
+    notes += _training_only(unused)
     module.recompile()
     return program._update(module, program.graph_signature), notes
 
@@ -230,6 +231,28 @@ def _attention_dropout(layer: nn.Module | None, owner: str, unused: Mapping[str,
         if isinstance(found, nn.Dropout) and f"{owner}.{name}".lstrip(".") in unused:
             return found.p
     return 0.0
+
+
+_RATES = ("p", "drop_prob", "drop_rate")
+
+
+def _training_only(unused: Mapping[str, nn.Module]) -> list[Note]:
+    """A note for every kind of layer that drops something in training and is nothing in an evaluated model.
+
+    A trace does not tell whether such a layer is called; torch's own Dropout leaves an operator where it is.
+    """
+    found: dict[str, list[str]] = {}
+    for name, layer in unused.items():
+        rates = (getattr(layer, rate, None) for rate in _RATES)
+        bare = next(layer.children(), None) is None and next(layer.parameters(), None) is None
+        acts = any(isinstance(rate, float) and 0 < rate < 1 for rate in rates)
+        if bare and acts and not isinstance(layer, nn.modules.dropout._DropoutNd):
+            found.setdefault(type(layer).__name__, []).append(name)
+    text = "acts in training only, and an evaluated model has no trace of it: what arrives trains without it"
+    return [
+        Note("dropped", names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", f"{kind} {text}")
+        for kind, names in found.items()
+    ]
 
 
 def _is_zeros(node: Any) -> bool:
