@@ -1,0 +1,69 @@
+"""A torch net goes to Keras and comes home: what must hold at each stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import modelport as mp
+from modelport.core.signature import leaves
+
+TOLERANCE = 1e-4
+COUNTER = "num_batches_tracked"
+"""What torch's BatchNorm counts, and only reads where it averages over all batches; no other framework has it."""
+
+
+def draw(batch: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(batch).standard_normal((batch, *shape)).astype("float32")
+
+
+def outputs(net: Any, x: np.ndarray) -> list[np.ndarray]:
+    """The outputs of a torch net in inference mode, in order."""
+    import torch
+
+    with torch.no_grad():
+        return [value.numpy() for value in leaves((net(torch.from_numpy(x)),))]
+
+
+def assert_close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.shape == theirs.shape
+        assert theirs.std() > 1e-3 * np.abs(theirs).max()
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
+
+
+def state(net: Any) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}
+
+
+def trainable(net: Any) -> set[str]:
+    return {name for name, tensor in net.named_parameters(remove_duplicate=False) if tensor.requires_grad}
+
+
+def to_keras(net: Any, shape: tuple[int, ...]) -> mp.Model:
+    """The net in Keras: native layers, the same outputs at any batch size, every parameter trainable."""
+    moved = mp.transfer(net, to="keras", example=draw(2, shape), check=False)
+    assert not [note for note in moved.report.notes if note.kind == "fallback"]
+    for batch in (1, 3):
+        x = draw(batch, shape)
+        assert_close([np.asarray(y) for y in leaves((moved.native(x, training=False),))], outputs(net, x))
+    assert set(moved.parameters()) | set(moved.aliases) == set(state(net))
+    expected = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    assert sum(int(np.prod(weight.shape)) for weight in moved.native.trainable_weights) == expected
+    return moved
+
+
+def home(net: Any, moved: mp.Model, shape: tuple[int, ...]) -> mp.Model:
+    """The net back in torch: the same outputs at any batch size, every name and value as it left."""
+    arrived = mp.transfer(moved, to="torch", check=False)
+    native = arrived.native.eval()
+    for batch in (1, 3):
+        x = draw(batch, shape)
+        assert_close(outputs(native, x), outputs(net, x))
+    before, after = state(net), state(native)
+    assert set(after) == set(before)
+    assert [name for name in before if not np.array_equal(after[name], before[name])] == []
+    assert trainable(native) == trainable(net)
+    return arrived

@@ -1,0 +1,24 @@
+"""The families of timm go to Keras and come home."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.nets.architectures import TIMM, timm_net
+from tests.nets.vision import settled
+from tests.zoo.crossing import draw, home, to_keras
+
+QUICK = {"convnext_atto", "fasternet_t0", "vit_tiny_patch16_224"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.xdist_group("zoo"), *([] if name in QUICK else [pytest.mark.zoo])])
+        for name in TIMM
+    ],
+)
+def test_a_net_of_timm_goes_to_keras_and_comes_home(name: str) -> None:
+    shape = TIMM[name].shape
+    net = settled(timm_net(name), draw(4, shape))
+    home(net, to_keras(net, shape), shape)
