@@ -18,7 +18,7 @@ from modelport.graph.names import unique_name
 from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.upgrade import NORMAL_OPSET, upgrade
-from modelport.graph.weights import roles, set_roles
+from modelport.graph.weights import lift_weights, roles, set_roles
 
 __all__ = ["NORMAL_OPSET", "normalize", "tidy"]
 
@@ -39,6 +39,7 @@ def normalize(model: ir.Model) -> ir.Model:
     model = model.clone()
     graph = model.graph
     _say_standard_domain(model)
+    lift_weights(model)
     set_roles(model, roles(model))
     _drop_weight_inputs(graph)
     if model.functions:
@@ -167,5 +168,12 @@ def _drop_weight_inputs(graph: ir.Graph) -> None:
 
 
 def _lift_constants(model: ir.Model) -> None:
+    """Make constants initializers of the main graph; one that a graph returns stays a node with a tensor."""
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     LiftSubgraphInitializersToMainGraphPass()(model)
+    for node in model.graph.all_nodes():
+        if node.op_type == "Constant" and not node.domain and "value" not in node.attributes:
+            tensor = ir.convenience.get_const_tensor(node.outputs[0])
+            if tensor is not None:
+                node.attributes.clear()
+                node.attributes["value"] = ir.AttrTensor("value", tensor)

@@ -116,6 +116,43 @@ def _table(model: ir.Model, key: str) -> dict[str, Any] | None:
     return table
 
 
+def lift_weights(model: ir.Model) -> None:
+    """Make initializers of the Constant nodes that a foreign graph has for weights, in place.
+
+    A Constant is one where an operator takes it as a weight, as it is or with its axes moved. A graph that says what
+    its weights are stays as it is.
+    """
+    if ROLES_KEY in model.metadata_props:
+        return
+    for node in list(model.graph):
+        tensor = node.attributes.get_tensor("value") if node.op_type == "Constant" and not node.domain else None
+        result = node.outputs[0]
+        if tensor is None or tensor.dtype not in _FLOATS or result.is_graph_output():
+            continue
+        result.shape = ir.Shape(tensor.shape)
+        if not _serves_as_weight(result):
+            continue
+        weight = ir.Value(
+            name=result.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+        )
+        result.replace_all_uses_with(weight)
+        model.graph.remove(node, safe=True)
+        model.graph.register_initializer(weight)
+
+
+_MOVES = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+def _serves_as_weight(value: ir.Value) -> bool:
+    return any(
+        index in _WEIGHTS.get(node.op_type, ())
+        or index in _BUFFERS.get(node.op_type, ())
+        or _is_bias(node, value)
+        or (node.op_type in _MOVES and index == 0 and _serves_as_weight(node.outputs[0]))
+        for node, index in value.uses()
+    )
+
+
 def _guess(value: ir.Value) -> Role | None:
     tensor = value.const_value
     if tensor is None or tensor.dtype not in _FLOATS or tensor.size == 0:
