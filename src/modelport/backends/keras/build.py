@@ -249,18 +249,23 @@ class Program:
             return None
         first = owned.key not in self.shared
         try:
-            result = make(Place(self, node, owned), self.tensor(node.inputs[0]), **_attributes(node))
+            result = make(Place(self, node, owned), self._symbolic(node.inputs[0]), **_attributes(node))
         except NeedsValues:
             return None
         if result is not None and first:
             self._noted(owned, node)
         return result
 
+    def _symbolic(self, value: ir.Value | None) -> Any:
+        """A value as a layer takes it: given an array it would compute at once, with weights that are not yet set."""
+        found = self.tensor(value)
+        return as_tensor(self._zero, found) if isinstance(found, np.ndarray) else found
+
     def _with_heads(self, node: ir.Node, heads: Heads) -> Any:
         """A Linear and the Reshape after it or before it, as one layer."""
         owned = self._owned[node]
         source = node.inputs[0] if heads.splits else heads.reshape.inputs[0]
-        result = einsum_dense(Place(self, node, owned), self.tensor(source), heads, self.info)
+        result = einsum_dense(Place(self, node, owned), self._symbolic(source), heads, self.info)
         self._noted(owned, node)
         if heads.splits:
             self._values[str(heads.reshape.outputs[0].name)] = result
