@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint conformance zoo bench clean
+.PHONY: demo test lint conformance fuzz zoo bench clean
 
 $(INSTALLED): constraints.txt pyproject.toml
 	python3 -m venv $(VENV)
@@ -22,6 +22,9 @@ lint: $(INSTALLED)
 
 conformance: $(INSTALLED)  ## the ONNX backend test data on every backend, with the table
 	$(PYTHON) -m pytest tests/conformance -n 2 --dist loadgroup -q
+
+fuzz: $(INSTALLED)  ## random graphs on every backend; FUZZ="--backend keras --examples 2000 --seed 7" chooses
+	$(PYTHON) -m tests.properties.fuzz $(FUZZ)
 
 zoo: $(INSTALLED)  ## every architecture there and back; what `test` leaves out because it takes long
 	$(PYTHON) -m pytest tests/zoo -n 2 --dist loadgroup -q

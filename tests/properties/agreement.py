@@ -1,0 +1,195 @@
+"""Whether a backend computes what a random graph computes, and the smallest part of the graph where it does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from onnx import helper
+
+from modelport.core.backend import Backend
+from modelport.core.registry import backend as registered
+from modelport.graph.signature import read_signature
+from modelport.testing.conformance import forget_sessions
+from tests.properties import oracle
+from tests.properties.drawing import free_names
+from tests.properties.graphs import Example, Feeds, disagreement, graphs
+
+
+def trouble(backend: Backend, example: Example) -> str:
+    """What goes wrong with a graph on a backend; empty where it agrees."""
+    try:
+        return _trouble(backend, example)
+    except Exception as error:  # whatever a framework raises is a finding
+        told = " ".join(str(error).split())
+        return f"{type(error).__name__}: {told[:400]}"
+
+
+def _trouble(backend: Backend, example: Example) -> str:
+    graph = ir.from_proto(example.model)
+    signature = read_signature(graph)
+    built = backend.build(graph)
+    for feeds, expected in zip(example.feeds, example.expected, strict=True):
+        found = backend.run(built.native, feeds, built.signature or signature)
+        for name, wanted in expected.items():
+            if told := disagreement(wanted, found[name], example.tolerances[name]):
+                return f"{name}: {told}"
+    return ""
+
+
+def kind(told: str) -> str:
+    """What sort of trouble it is: errors by their class, differences all alike."""
+    head = told.partition(":")[0]
+    return head if head.endswith(("Error", "Exception", "Invalid", "Fail", "Argument")) else "wrong" if told else ""
+
+
+# The smallest part.
+
+
+def reduced(example: Example, fails: Callable[[Example], bool]) -> Example:
+    """The smallest part of a failing graph that is found to fail: one output, with values inside as inputs."""
+    try:
+        known = [_values(example, feeds) for feeds in example.feeds]
+    except oracle.NoOracle:
+        return example
+    best = example
+    for name in example.expected[0]:
+        part = _part(example, known, (name,), ())
+        if fails(part):
+            best = part
+            break
+    cut: tuple[str, ...] = ()
+    for node in reversed(example.model.graph.node):
+        names = tuple(name for name in node.output if name)
+        inside = {name for each in best.model.graph.node for name in each.output}
+        if node.op_type == "Constant" or not inside.issuperset(names) or set(names) & set(best.expected[0]):
+            continue
+        if any(isinstance(values[name], list) for values in known for name in names):
+            continue
+        part = _part(example, known, tuple(best.expected[0]), (*cut, *names))
+        if fails(part):
+            best, cut = part, (*cut, *names)
+    return best
+
+
+def _values(example: Example, feeds: Feeds) -> dict[str, Any]:
+    """Every value of the outermost graph."""
+    graph = example.model.graph
+    opset = example.model.opset_import[0].version
+    known: dict[str, Any] = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    known |= feeds
+    for node in graph.node:
+        read = {name: known[name] for name in (*node.input, *free_names(node)) if name}
+        (found,) = oracle.evaluate(node, [read], opset)
+        known |= zip((name for name in node.output if name), found, strict=True)
+    return known
+
+
+def _part(example: Example, known: list[dict[str, Any]], outputs: tuple[str, ...], cut: tuple[str, ...]) -> Example:
+    """The graph of some outputs, with some values as inputs."""
+    graph = example.model.graph
+    needed, kept = set(outputs), []
+    for node in reversed(graph.node):
+        if needed & set(node.output) - set(cut):
+            kept.append(node)
+            needed |= {name for name in (*node.input, *free_names(node)) if name}
+    inputs = [value for value in graph.input if value.name in needed]
+    added = [name for name in cut if name in needed]
+    inputs += [_info(name, [values[name] for values in known]) for name in added]
+    names = [value.name for value in inputs]
+    part = helper.make_graph(
+        kept[::-1],
+        graph.name,
+        inputs,
+        [value for value in graph.output if value.name in outputs],
+        [tensor for tensor in graph.initializer if tensor.name in needed],
+    )
+    model = helper.make_model(part, opset_imports=example.model.opset_import, ir_version=example.model.ir_version)
+    return replace(
+        example,
+        model=model,
+        feeds=tuple({name: values[name] for name in names} for values in known),
+        expected=tuple({name: expected[name] for name in outputs} for expected in example.expected),
+    )
+
+
+def _info(name: str, arrays: list[np.ndarray]) -> onnx.ValueInfoProto:
+    sizes = zip(*(array.shape for array in arrays), strict=True)
+    dims = [each[0] if len(set(each)) == 1 else "size_" + "_".join(map(str, each)) for each in sizes]
+    return helper.make_tensor_value_info(name, oracle.tensor_type(arrays[0]), dims)
+
+
+def reproduction(example: Example) -> str:
+    """The graph in ONNX's textual form, the inputs and what is expected, to be pasted into a session."""
+    lines = [onnx.printer.to_text(example.model)]
+    for feeds, expected in zip(example.feeds, example.expected, strict=True):
+        lines += [f"{name} = {_written(array)}" for name, array in feeds.items()]
+        lines += [f"# expected {name} = {_written(array)}" for name, array in expected.items()]
+    return "\n".join(lines)
+
+
+def _written(array: Any) -> str:
+    return f"np.array({np.asarray(array).tolist()}, {str(array.dtype)!r}).reshape({array.shape})"
+
+
+# Many of them.
+
+
+@dataclass
+class Findings:
+    """What became of many graphs on one backend.
+
+    Attributes:
+        examples: how many there were.
+        operators: how often each operator occurred.
+        failures: what went wrong, with its smallest part.
+    """
+
+    examples: int = 0
+    operators: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, other: Findings) -> None:
+        self.examples += other.examples
+        self.operators.update(other.operators)
+        self.failures += other.failures
+
+
+def campaign(name: str | None, first: int, count: int) -> Findings:
+    """Compare so many random graphs, drawn from a seed, on a backend by name; without one they are only drawn."""
+    findings = Findings()
+    backend = None if name is None else registered(name)
+
+    @seed(first)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(graphs(runtime=name == "onnx"))
+    def agree(example: Example) -> None:
+        findings.examples += 1
+        findings.operators.update(example.op_types())
+        if backend is not None and (told := trouble(backend, example)):
+            findings.failures.append(_failure(backend, example, told, first))
+        forget_sessions()
+
+    agree()
+    return findings
+
+
+def _failure(backend: Backend, example: Example, told: str, first: int) -> str:
+    def fails(part: Example) -> bool:
+        return kind(trouble(backend, part)) == kind(told)
+
+    small = reduced(example, fails)
+    again = trouble(backend, small)
+    return f"{backend.name}, seed {first}: {again or told}\n{reproduction(small)}"
