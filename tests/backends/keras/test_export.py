@@ -191,21 +191,104 @@ def test_a_mask_reaches_pooling_and_attention() -> None:
     assert error(keras.Model(ids, [pooled, attended]), example) <= 1e-5
 
 
-def test_a_masked_lstm_is_written_out_and_told() -> None:
-    ids = keras.Input((5,), dtype="int32", name="ids")
-    h = layers.LSTM(4, name="rnn")(layers.Embedding(10, 4, mask_zero=True)(ids))
-    model, example = keras.Model(ids, h), np.asarray([[1, 2, 0, 0, 0], [0, 0, 5, 6, 0]], "int32")
-    assert error(model, example) <= 1e-5
-    notes = exported(model, example)[0].notes
-    assert [(note.kind, note.where) for note in notes] == [("fallback", "rnn")]
-    assert model.layers[-1].unroll is False
+MASKED = np.asarray([[1, 2, 0, 0, 0], [0, 0, 5, 6, 0], [0, 0, 0, 0, 0], [0, 3, 0, 4, 5]], "int32")
 
 
-def test_a_masked_lstm_of_unknown_length_is_refused_with_its_name() -> None:
+@pytest.mark.parametrize("steps", [5, None])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LSTM(4, return_sequences=True),
+        lambda: layers.GRU(4, go_backwards=True, return_state=True),
+        lambda: layers.SimpleRNN(4, return_sequences=True, zero_output_for_mask=True),
+        lambda: layers.LSTM(4, zero_output_for_mask=True),
+        lambda: layers.Bidirectional(layers.LSTM(4, return_sequences=True)),
+        lambda: layers.Bidirectional(layers.GRU(4, return_state=True)),
+        lambda: layers.LSTM(4, return_state=True),
+        lambda: layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)], return_sequences=True),
+    ],
+)
+def test_a_masked_recurrent_layer_skips_what_its_mask_skips(make: Any, steps: int | None) -> None:
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((steps,), dtype="int32", name="ids")
+    model = keras.Model(ids, make()(layers.Embedding(10, 4, mask_zero=True)(ids)))
+    for variable in model.weights:
+        variable.assign(np.random.default_rng(0).uniform(-1, 1, variable.shape))
+    assert error(model, MASKED) <= 1e-5
+    assert exported(model, MASKED)[0].notes == ()
+
+
+def test_a_masked_lstm_stays_one_operator() -> None:
     ids = keras.Input((None,), dtype="int32", name="ids")
     h = layers.LSTM(4, name="rnn")(layers.Embedding(10, 4, mask_zero=True)(ids))
-    with pytest.raises(UnsupportedOpError, match=r"'rnn'.*mask"):
-        exported(keras.Model(ids, h))
+    found = operators(keras.Model(ids, h))
+    assert (found["LSTM"], found["Scan"], found["Loop"]) == (1, 0, 0)
+
+
+class Collatz(layers.Layer):
+    """How many steps a number takes to 1: a loop whose length depends on data."""
+
+    def call(self, x: Any) -> Any:
+        def step(number: Any, count: Any) -> Any:
+            even = ops.equal(ops.mod(number, 2), 0)
+            return ops.cond(even, lambda: number // 2, lambda: 3 * number + 1), count + 1
+
+        start = ops.max(ops.cast(x, "int32"))
+        return ops.while_loop(lambda number, count: number > 1, step, (start, ops.zeros((), "int32")))[1] + 0 * x
+
+
+def test_a_loop_that_depends_on_data_is_a_loop() -> None:
+    x = keras.Input((1,), dtype="int32", name="x")
+    model = keras.Model(x, Collatz()(x))
+    assert error(model, np.asarray([[7], [3]], "int32")) == 0.0
+    assert operators(model)["Loop"] == 1
+
+
+def test_a_branch_that_depends_on_data_is_an_if() -> None:
+    class Branching(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=(6,), initializer="ones", name="scale")
+
+        def call(self, x: Any) -> Any:
+            return ops.cond(ops.sum(x) > 0.0, lambda: x * self.scale, lambda: x - 1.0)
+
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, Branching(name="branching")(x))
+    assert error(model, np.ones((3, 6), "float32")) == 0.0
+    graph = exported(model)[0].graph
+    assert [node.op_type for node in graph.graph].count("If") == 1
+    assert set(roles(graph)) == {"branching.scale"}
+
+
+def test_a_scan_of_keras_ops_is_a_scan() -> None:
+    class Sums(layers.Layer):
+        def call(self, x: Any) -> Any:
+            first = ops.transpose(x, (1, 0))
+            return ops.transpose(ops.scan(lambda total, row: (total + row, total * row), first[0], first)[1], (1, 0))
+
+    x = keras.Input((5,), name="x")
+    model = keras.Model(x, Sums()(x))
+    assert error(model) <= 1e-5
+    assert operators(model)["Scan"] == 1
+
+
+def test_a_list_written_in_any_order_is_a_loop_too() -> None:
+    class Backwards(layers.Layer):
+        def call(self, x: Any) -> Any:
+            rows = tf.TensorArray("float32", 4, element_shape=())
+            step = lambda i, rows: (i + 1, rows.write(3 - i, ops.sum(x) * tf.cast(i, "float32")))  # noqa: E731
+            return x + tf.while_loop(lambda i, rows: i < 4, step, (0, rows))[1].stack()
+
+    x = keras.Input((4,), name="x")
+    assert error(keras.Model(x, Backwards()(x))) <= 1e-5
+
+
+def test_time_distributed_is_the_layer_on_a_longer_batch() -> None:
+    x = keras.Input((None, 8, 8, 3), name="x")
+    model = keras.Model(x, layers.TimeDistributed(layers.Conv2D(2, 3))(x))
+    found = operators(model)
+    assert (found["Conv"], found["Loop"], found["Scan"]) == (1, 0, 0)
+    assert error(model) <= 1e-5
 
 
 def test_what_training_loses_is_told() -> None:

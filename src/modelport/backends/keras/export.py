@@ -90,7 +90,7 @@ def _frame(traced: Trace, lowering: Lowering, signature: Signature) -> Frame:
             given[name] = _stray(lowering, variables[id(external)])
         elif external.dtype.name not in ("resource", "variant"):
             given[name] = external.numpy()
-    return Frame(graph, given)
+    return Frame(graph, given, lowering.tape)
 
 
 def _stray(lowering: Lowering, variable: Any) -> Weight:
@@ -115,8 +115,9 @@ def _set_outputs(lowering: Lowering, values: dict[str, ir.Value]) -> None:
 
 def _finish(model: ir.Model, lowering: Lowering, signature: Signature, table: tuple[Weight, ...]) -> None:
     """Name what is not named, drop what is not used, know every shape, cancel the transposes."""
-    outputs = {id(value) for value in model.graph.outputs}
-    for node in model.graph:
+    inner = [graph for graph in model.graph.subgraphs() if graph is not model.graph]
+    outputs = {id(value) for graph in (model.graph, *inner) for value in graph.outputs}
+    for node in model.graph.all_nodes():
         if not node.name or node.name.startswith("node_"):
             node.name = lowering.unique(node.op_type.lower())
         for value in node.outputs:
@@ -132,7 +133,8 @@ def _finish(model: ir.Model, lowering: Lowering, signature: Signature, table: tu
     model.graph.opset_imports["modelport"] = 1
     ShapeInferencePass()(model)
     cancel_transposes(model)
-    expand_linear(model.graph)
+    for graph in (model.graph, *inner):
+        expand_linear(graph)
     del model.graph.opset_imports["modelport"]
 
 

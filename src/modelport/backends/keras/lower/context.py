@@ -31,6 +31,7 @@ class Context:
         op: the TensorFlow op, where it is one.
         layer: the Keras layer, where it is one.
         results: the symbolic tensors that stand for the layer's results.
+        inside: takes the nodes where they do not go where the frame's go: into a branch, say.
     """
 
     lowering: Lowering
@@ -39,6 +40,12 @@ class Context:
     op: Any = None
     layer: Any = None
     results: Sequence[Any] = ()
+    inside: ir.tape.Tape | None = None
+
+    @property
+    def tape(self) -> ir.tape.Tape:
+        """What takes the nodes."""
+        return self.inside or self.frame.tape
 
     def __call__(self, op_type: str, *inputs: Operand, domain: str = "", **attributes: Any) -> ir.Value:
         """Write a node with one output."""
@@ -50,9 +57,7 @@ class Context:
         """Write a node with several outputs."""
         values = [self.operand(item, inputs) for item in inputs]
         name = self.lowering.unique(f"{self.path}.{op_type.lower()}" if self.path else op_type.lower())
-        results = self.lowering.tape.op_multi_out(
-            op_type, values, attributes, num_outputs=outputs, domain=domain, name=name
-        )
+        results = self.tape.op_multi_out(op_type, values, attributes, num_outputs=outputs, domain=domain, name=name)
         for index, value in enumerate(results):
             value.name = name if index == 0 else self.lowering.unique(f"{name}.{index}")
             if op_type in _INT64:
@@ -67,7 +72,8 @@ class Context:
             return self.lowering.constant(item)
         if isinstance(item, (list, tuple)):
             return self.lowering.constant(np.asarray(item, np.int64))
-        dtype = next((v.dtype for v in beside if isinstance(v, ir.Value) and v.dtype is not None), self.dtype(0))
+        known = (v.dtype for v in beside if isinstance(v, ir.Value) and v.dtype is not None)
+        dtype = next(known, None) or self.dtype(0)
         return self.lowering.constant(np.asarray(item, dtype.numpy()))
 
     def dtype(self, index: int) -> ir.DataType:

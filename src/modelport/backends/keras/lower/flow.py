@@ -1,4 +1,4 @@
-"""Variables, identities, function calls and branches."""
+"""Variables, identities and function calls."""
 
 from __future__ import annotations
 
@@ -63,12 +63,3 @@ def identities(g: Context, *inputs: ir.Value) -> tuple[ir.Value, ...]:
 @op("PartitionedCall", "StatefulPartitionedCall")
 def partitioned_call(g: Context, *inputs: ir.Value) -> list[ir.Value]:
     return g.lowering.call(g, g.attr("f").name, list(g.op.inputs))
-
-
-@op("If", "StatelessIf")
-def if_(g: Context, *inputs: ir.Value) -> list[ir.Value]:
-    condition = g.static(0)
-    if condition is None:
-        raise g.fail("a branch depends on data")
-    branch = "then_branch" if condition.all() else "else_branch"
-    return g.lowering.call(g, g.attr(branch).name, list(g.op.inputs)[1:])

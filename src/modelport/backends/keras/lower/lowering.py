@@ -26,14 +26,16 @@ class Frame:
     Attributes:
         graph: a `FuncGraph`.
         given: by placeholder name, a weight, a value, or a tensor of the frame that calls this one.
+        tape: takes the nodes: that of the portable graph, or of a subgraph of it (the body of a loop).
         caller: that frame.
-        values: what has been lowered already, by tensor name.
+        values: what has been lowered already, by tensor name; a list of tensors is one tensor with them along axis 0.
     """
 
     graph: Any
     given: dict[str, Any]
+    tape: ir.tape.Tape
     caller: Frame | None = None
-    values: dict[str, ir.Value] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     statics: Statics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +201,7 @@ class Lowering:
                     context, f"input {index} of {op.type} must be known when the graph is written, but it is computed"
                 )
         takes = range(len(op.inputs)) if row.needs is None else sorted(static | set(row.needs))
-        taken = [(i, op.inputs[i]) for i in takes if op.inputs[i].dtype.name not in ("resource", "variant")]
+        taken = [(i, op.inputs[i]) for i in takes if op.inputs[i].dtype.name != "resource"]
 
         def emit() -> Any:
             return row.emit(
@@ -212,7 +214,7 @@ class Lowering:
         """The results of a function of the graph, lowered in place."""
         inner = context.frame.graph._get_function(function).graph
         given = {symbol.name: tensor for symbol, tensor in zip(inner.inputs, inputs, strict=True)}
-        frame = Frame(inner, given, context.frame)
+        frame = Frame(inner, given, context.tape, context.frame)
         return [self.value(frame, tensor) for tensor in inner.outputs]
 
     def unsupported(self, context: Context, reason: str) -> UnsupportedOpError:
@@ -236,8 +238,10 @@ def is_tensor(thing: Any) -> bool:
     return hasattr(thing, "dtype") and hasattr(thing, "shape") and not isinstance(thing, (np.ndarray, ir.Value))
 
 
-def _described(value: ir.Value, symbol: Any) -> ir.Value:
+def _described(value: Any, symbol: Any) -> Any:
     """The value with the dtype and shape that TensorFlow knows; sizes that it does not know are left open."""
+    if not isinstance(value, ir.Value) or symbol.dtype.name == "variant":
+        return value
     if value.shape is None and symbol.shape.rank is not None:
         value.shape = ir.Shape(symbol.shape.as_list())
     if value.type is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from modelport.backends.keras.layers import keras_class
 from modelport.backends.keras.lower.context import Context
+from modelport.backends.keras.lower.masked import gathered, last, spread, steps
 from modelport.backends.keras.lower.table import layer, row_of
 from modelport.graph.recurrent import Recurrent, emit_recurrent
 
@@ -19,8 +21,8 @@ def _name(function: Any) -> str:
 
 
 def _refuses(layer: Any, arguments: dict[str, Any]) -> str:
-    if arguments.get("mask") is not None:
-        return "it is called with a mask, which the ONNX operator has not"
+    if arguments.get("mask") is not None and layer.return_state and keras_class(layer, _KINDS) == "LSTM":
+        return "it is called with a mask and returns the state of its cell, which the ONNX operator gives for all steps"
     if layer.stateful:
         return "it is stateful: it keeps its state from call to call"
     cell, kind = layer.cell, keras_class(layer, _KINDS)
@@ -31,31 +33,12 @@ def _refuses(layer: Any, arguments: dict[str, Any]) -> str:
     return ""
 
 
-_MOST_STEPS = 256
-"""More steps than this are not written out one by one."""
-
-
-def _unrolled(layer: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A call that the operator cannot express is written out step by step, where their number is known."""
-    steps = arguments["sequences"].shape[1]
-    if layer.stateful or steps is None or steps > _MOST_STEPS:
-        return {}, ""
-    return {"unroll": True}, f"its {steps} steps are written out one by one"
-
-
-def _is_a_loop(layer: Any, arguments: dict[str, Any]) -> str:
-    return "ONNX has no operator for its cell"
-
-
-@layer("RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", refuses=_is_a_loop, instead=_unrolled)
-def loop(g: Context, **_: Any) -> ir.Value:
-    raise g.fail("a recurrent layer with a cell of its own is no operator")
-
-
-@layer("LSTM", "GRU", "SimpleRNN", refuses=_refuses, instead=_unrolled)
-def recurrent(g: Context, sequences: ir.Value, initial_state: Any = None, **_: Any) -> Any:
+@layer("LSTM", "GRU", "SimpleRNN", refuses=_refuses)
+def recurrent(g: Context, sequences: ir.Value, initial_state: Any = None, mask: Any = None, **_: Any) -> Any:
     layer = g.layer
     states = None if initial_state is None else _listed(initial_state)
+    if mask is not None:
+        return _masked(g, sequences, states, mask)
     result = _emit(g, layer, sequences, [layer], states)
     finals = [g("Squeeze", state, [0]) for state in result[1:] if state is not None]
     if not layer.return_sequences:
@@ -68,12 +51,37 @@ def recurrent(g: Context, sequences: ir.Value, initial_state: Any = None, **_: A
     return [output, *finals] if layer.return_state else output
 
 
+def _masked(g: Context, x: ir.Value, states: list[ir.Value] | None, mask: ir.Value) -> Any:
+    layer = g.layer
+    found = steps(g, mask, backwards=layer.go_backwards)
+    y = _emit(g, layer, gathered(g, x, found.order), [layer], states, reverse=False).output
+    if layer.return_sequences:
+        output = spread(g, y, found, zero=layer.zero_output_for_mask)
+    else:
+        output = last(g, y, found)
+        if layer.zero_output_for_mask:
+            final = g("Gather", found.mask, np.asarray([-1], np.int64), axis=1)
+            output = g("Where", final, output, g.operand(0, (output,)))
+    if not layer.return_state:
+        return output
+    return [output, last(g, y, found, None if states is None else states[0])]
+
+
 def _listed(state: Any) -> list[ir.Value]:
     return list(state) if isinstance(state, (list, tuple)) else [state]
 
 
-def _emit(g: Context, layer: Any, x: ir.Value, directions: list[Any], states: list[ir.Value] | None) -> Recurrent:
-    """The operator for one or two directions, the second backwards."""
+def _emit(
+    g: Context,
+    layer: Any,
+    x: ir.Value,
+    directions: list[Any],
+    states: list[ir.Value] | None,
+    *,
+    reverse: bool | None = None,
+) -> Recurrent:
+    """The operator for one or two directions, the second backwards; one direction runs as the layer does it."""
+    reverse = layer.go_backwards if reverse is None else reverse
     kind = _KINDS[keras_class(layer, _KINDS) or ""]
     cell = layer.cell
     parameters: dict[str, ir.Value] = {}
@@ -90,13 +98,13 @@ def _emit(g: Context, layer: Any, x: ir.Value, directions: list[Any], states: li
     rows = [[(states or [])[d * per + i] for d in range(len(directions))] for i in range(per)]
     initial = [_rows(g, row) for row in rows]
     return emit_recurrent(
-        g.lowering.tape,
+        g.tape,
         kind,  # type: ignore[arg-type]
         x,
         parameters,
         hidden_size=int(cell.units),
         bidirectional=len(directions) == 2,
-        reverse=len(directions) == 1 and layer.go_backwards,
+        reverse=len(directions) == 1 and reverse,
         batch_first=True,
         nonlinearity="relu" if _name(cell.activation) == "relu" else "tanh",
         linear_before_reset=bool(getattr(cell, "reset_after", True)),
@@ -119,6 +127,8 @@ def _bidirectional_refuses(layer: Any, arguments: dict[str, Any]) -> str:
     for each in (forward, backward):
         if reason := _refuses(each, arguments):
             return reason
+    if arguments.get("mask") is not None and forward.zero_output_for_mask and not forward.return_sequences:
+        return "it is called with a mask and gives zeros where the last step is masked"
     settings = [
         (c.units, c.use_bias, _name(c.activation), getattr(c, "reset_after", None))
         for c in (forward.cell, backward.cell)
@@ -129,9 +139,11 @@ def _bidirectional_refuses(layer: Any, arguments: dict[str, Any]) -> str:
 
 
 @layer("Bidirectional", refuses=_bidirectional_refuses)
-def bidirectional(g: Context, sequences: ir.Value, initial_state: Any = None, **_: Any) -> Any:
+def bidirectional(g: Context, sequences: ir.Value, initial_state: Any = None, mask: Any = None, **_: Any) -> Any:
     layer, forward = g.layer, g.layer.forward_layer
     states = None if initial_state is None else _listed(initial_state)
+    if mask is not None:
+        return _masked_both(g, sequences, states, mask)
     result = _emit(g, forward, sequences, [forward, layer.backward_layer], states)
     units = int(forward.cell.units)
     if forward.return_sequences:
@@ -143,6 +155,35 @@ def bidirectional(g: Context, sequences: ir.Value, initial_state: Any = None, **
         return output
     finals = [g.many("Split", [state], 2, axis=0, num_outputs=2) for state in result[1:] if state is not None]
     return [output, *(g("Squeeze", pair[d], [0]) for d in (0, 1) for pair in finals)]
+
+
+def _masked_both(g: Context, x: ir.Value, states: list[ir.Value] | None, mask: ir.Value) -> Any:
+    """One call of the layer on twice the batch: forwards the steps must stand at the start, backwards at the end."""
+    layer, forward = g.layer, g.layer.forward_layer
+    ways = [steps(g, mask), steps(g, mask, at_end=True)]
+    rows = g("Concat", *(gathered(g, x, way.order) for way in ways), axis=0)
+    rows.type, rows.shape = x.type, None if x.shape is None else ir.Shape([None, None, x.shape[2]])
+    twice = None if states is None else [g("Concat", state, state, axis=0) for state in states]
+    y = _emit(g, forward, rows, [forward, layer.backward_layer], twice).output
+    batch = g("Shape", mask, start=0, end=1)
+    halves = g("Slice", y, [0], batch, [0]), g("Slice", y, batch, g("Shape", y, start=0, end=1), [0])
+    sides = [g.many("Split", [half], 2, axis=2, num_outputs=2)[d] for d, half in enumerate(halves)]
+    for side in sides:
+        side.type, side.shape = x.type, ir.Shape([None, None, int(forward.cell.units)])
+    starts = [None, None] if states is None else [states[0], states[len(states) // 2]]
+    ends = [last(g, side, way, start, at_end=d == 1) for d, (side, way, start) in _each(sides, ways, starts)]
+    if forward.return_sequences:
+        zero = forward.zero_output_for_mask
+        outputs = [spread(g, side, way, at_end=d == 1, zero=zero) for d, (side, way, _) in _each(sides, ways, starts)]
+    else:
+        outputs = [last(g, side, way, at_end=d == 1) for d, (side, way, _) in _each(sides, ways, starts)]
+    joined = g("Concat", *outputs, axis=-1)
+    joined = _merged(g, joined, layer.merge_mode)
+    return [joined, *ends] if layer.return_state else joined
+
+
+def _each(*columns: Any) -> Any:
+    return enumerate(zip(*columns, strict=True))
 
 
 def _merged(g: Context, both: ir.Value, mode: str) -> ir.Value:

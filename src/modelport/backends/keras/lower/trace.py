@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelport.backends.keras.lower.distributed import replaced
 from modelport.backends.keras.lower.table import LayerRow, row_of
 from modelport.backends.keras.run import build, is_keras, trace
 from modelport.core.report import Note
@@ -100,7 +101,7 @@ def _paths(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[Any, str]]:
 def _recorder(layer: Any, path: str, found: Trace) -> Callable[..., Any]:
     import tensorflow as tf
 
-    original, row = layer.call, row_of(layer)
+    original, row = replaced(layer), row_of(layer)
     parameters = inspect.signature(original)
 
     def call(*args: Any, **kwargs: Any) -> Any:

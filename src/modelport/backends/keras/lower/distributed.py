@@ -1,0 +1,43 @@
+"""Calls that are traced in a form that has operators: what they compute is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modelport.backends.keras.layers import keras_class
+from modelport.core.signature import map_tree
+
+
+def replaced(layer: Any) -> Callable[..., Any]:
+    """The `call` of a layer that is traced."""
+    original = layer.call
+    if keras_class(layer, {"TimeDistributed"}) is None or _has_own_call(layer, "TimeDistributed"):
+        return original
+
+    def call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if mask is not None or inputs.shape.rank is None or None in inputs.shape.as_list()[2:]:
+            return original(inputs, training=training, mask=mask)
+        return _at_once(layer.layer, inputs, training)
+
+    return call
+
+
+def _has_own_call(layer: Any, name: str) -> bool:
+    known: Any = next(cls for cls in type(layer).__mro__ if cls.__name__ == name)
+    return type(layer).call is not known.call
+
+
+def _at_once(inner: Any, inputs: Any, training: Any) -> Any:
+    """A layer on every step of (batch, steps, ...): the steps are rows of one batch, where Keras loops over them."""
+    import tensorflow as tf
+
+    settings = {"training": training} if inner._call_has_training_arg else {}
+    sizes = inputs.shape.as_list()
+    outputs = inner.call(tf.reshape(inputs, [-1, *sizes[2:]]), **settings)
+    front = [sizes[1]] if sizes[1] is not None else tf.shape(inputs)[1:2]
+
+    def apart(rows: Any) -> Any:
+        return tf.reshape(rows, tf.concat([[-1], front, rows.shape.as_list()[1:]], 0))
+
+    return map_tree(apart, outputs)
