@@ -175,7 +175,7 @@ def test_a_module_is_not_written_as_a_keras_file(tmp_path: Path) -> None:
         write(tf.Module(), tmp_path / "net.keras", None, None)
 
 
-def test_a_model_with_a_fallback_is_safe_to_open(tmp_path: Path) -> None:
+def test_a_model_with_a_layer_of_ours_is_safe_to_open(tmp_path: Path) -> None:
     import onnx_ir as ir
 
     import modelport as mp
@@ -183,7 +183,7 @@ def test_a_model_with_a_fallback_is_safe_to_open(tmp_path: Path) -> None:
     graph = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
     pick (float[batch, 4] x, bool[batch] keep) => (float[kept, 4] y) { y = Compress <axis = 0> (x, keep) }""")
     moved = mp.transfer(ir.to_proto(graph), to="keras")
-    assert [note.kind for note in moved.report.notes] == ["fallback"]
+    assert [note.kind for note in moved.report.notes] == ["custom"]
     mp.save(moved, tmp_path / "pick.keras")
     x, keep = np.arange(8, dtype="float32").reshape(2, 4), np.array([False, True])
     np.testing.assert_array_equal(mp.load(tmp_path / "pick.keras")((x, keep)), x[1:])

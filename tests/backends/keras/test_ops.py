@@ -14,15 +14,15 @@ keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
 from modelport.backends.keras.build import build  # noqa: E402
-from modelport.backends.keras.ops import support  # noqa: E402
 from modelport.backends.keras.ops.tensors import plus  # noqa: E402
+from modelport.backends.keras.support import support  # noqa: E402
 
 
 def check(text: str, folder: Path, *inputs: np.ndarray, native: bool = True) -> None:
     """The built model, saved and loaded, computes what ONNX Runtime does."""
     graph = portable(text)
     built = build(graph)
-    assert native is not any(note.kind == "fallback" for note in built.notes)
+    assert native is not any(note.kind in ("fallback", "custom") for note in built.notes)
     built.native.save(folder / "m.keras")
     model = keras.saving.load_model(folder / "m.keras")
     names = [str(value.name) for value in graph.graph.inputs]
@@ -222,7 +222,7 @@ def test_a_sum_is_right_where_the_batch_is_as_long_as_the_features() -> None:
     np.testing.assert_allclose(model([x, m]), x + m, rtol=1e-6)
 
 
-def test_what_depends_on_values_runs_in_the_fallback_layer(tmp_path: Path) -> None:
+def test_what_depends_on_values_runs_in_a_layer_of_its_own(tmp_path: Path) -> None:
     check(
         "f (float[n, 3] x) => (int64[2, m] y) { y = NonZero (x) }", tmp_path, np.eye(3, dtype="float32"), native=False
     )
@@ -230,6 +230,7 @@ def test_what_depends_on_values_runs_in_the_fallback_layer(tmp_path: Path) -> No
 
 def test_support_tells_native_from_fallback_and_unsupported() -> None:
     assert support("Add") == "native"
-    assert support("NonZero") == "fallback"
-    assert support("Loop") == "unsupported"
+    assert support("NonZero") == "native"
+    assert support("Loop") == "native"
+    assert support("ImageDecoder") == "fallback"
     assert support("Add", "somewhere.else") == "unsupported"

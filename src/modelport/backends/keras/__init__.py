@@ -177,7 +177,7 @@ class KerasBackend:
 
     def support(self, op_type: str, domain: str = "") -> Support:
         """See `Backend.support`."""
-        from modelport.backends.keras.ops import support
+        from modelport.backends.keras.support import support
 
         return support(op_type, domain)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -12,20 +11,25 @@ from keras import ops
 
 from modelport.backends.keras import build_recurrent as _recurrent  # noqa: F401 (registers its layers)
 from modelport.backends.keras.absorb import Absorption, Owned, Weight
+from modelport.backends.keras.assembly import assemble
+from modelport.backends.keras.border import carrier_array
 from modelport.backends.keras.build_layers import LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
+from modelport.backends.keras.dynamic.evaluate import attributes, kinds, used
+from modelport.backends.keras.dynamic.table import DYNAMIC
 from modelport.backends.keras.heads import Heads, einsum_dense, find_heads
-from modelport.backends.keras.layers import weights as layer_weights
 from modelport.backends.keras.lengths import Lengths
-from modelport.backends.keras.names import Names, depth, name_operations, operations, recursion
-from modelport.backends.keras.ops.registry import OPS, CannotBuild, NeedsValues
+from modelport.backends.keras.names import Names
+from modelport.backends.keras.ops.registry import OPS, CannotBuild, NeedsValues, Op, call
 from modelport.backends.keras.ops.tensors import KERAS_DTYPES, cast, dtype, keras_dtype, plus
-from modelport.backends.keras.runtime import OnnxOp, call
+from modelport.backends.keras.parts import needed, part, put_on_host, settle_hosts
+from modelport.backends.keras.runtime import OnnxGraph, keras_type
 from modelport.backends.keras.site import Site
+from modelport.backends.keras.whole import build_whole, why_whole
 from modelport.core.backend import Built
-from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
+from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
-from modelport.core.signature import Signature, leaves, map_tree
+from modelport.core.signature import Signature
 from modelport.graph.expr import Expr
 from modelport.graph.layers import recognize_layers
 from modelport.graph.layout import to_channels_last
@@ -34,22 +38,25 @@ from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.signature import graph_inputs, read_signature
 from modelport.graph.weights import ROLES_KEY, roles
 
-_SHALLOW = 700
-"""How deep a model may be that Keras loads under Python's usual recursion limit of 1000."""
-
 
 def build(graph: ir.Model) -> Built:
-    """A functional `keras.Model` that computes a portable graph; the graph is left as it was.
+    """A `keras.Model` that computes a portable graph; the graph is left as it was.
+
+    It is functional, of Keras' layers and operators. What they lack is in layers of modelport's (`OnnxGraph`), or the
+    whole model is one of modelport's (`OnnxModel`), and a note says so.
 
     Raises:
-        UnsupportedOpError: an operator has no counterpart in Keras; the message names it and its node.
-        UnsupportedModelError: the graph has no inputs, or one of a dtype that Keras does not have.
+        UnsupportedOpError: nothing can compute an operator; the message names it and its node.
     """
     signature = read_signature(graph)
-    model, transposes = to_channels_last(recognize_layers(normalize(graph)))
+    normal = normalize(graph)
+    if why := why_whole(normal):
+        return build_whole(normal, signature, why)
+    model, transposes = to_channels_last(recognize_layers(normal))
     drop_dead_nodes(model)
     program = Program(model, signature, strict=ROLES_KEY in graph.metadata_props)
-    native = program.model()
+    program.run()
+    native = assemble(program)
     if transposes:
         program.note("layout", "graph", f"{transposes} transposes remain between channels-first and channels-last")
     return Built(native, tuple(program.notes))
@@ -62,56 +69,54 @@ class Program:
         info: what is known of the shapes.
         lengths: sizes that Keras does not know, as tensors.
         notes: what did not cross as it was.
+        weights: the roles of the graph's weights.
         names: of the layers.
         shared: the layers that may be called again, by what tells them apart.
+        kept: operations that have their names.
+        holding: layers, and whose weights they get.
+        inputs: the model's inputs by name.
+        zero: a scalar that depends on an input, and is 0.
     """
 
     def __init__(self, model: ir.Model, signature: Signature, strict: bool) -> None:
         self.graph, self.signature = model.graph, signature
+        self._opsets = dict(model.graph.opset_imports)
         self.info: ShapeInfo = infer(model)
+        self.info.write()
         self.notes: list[Note] = []
         self.lengths = Lengths(self._source_of)
-        self._weights = roles(model)
-        self._absorption = Absorption(model, self._weights, strict)
+        self.weights = roles(model)
+        self._absorption = Absorption(model, self.weights, strict)
         self._owned = {node: owned for node in model.graph if (owned := self._absorption.owned(node)) is not None}
         self._heads = find_heads(self._owned, self.info)
         self._joined = {heads.reshape for heads in self._heads.values()}
-        self.names = Names({owned.name for owned in self._owned.values()} | set(self._weights))
+        self.names = Names({owned.name for owned in self._owned.values()} | set(self.weights))
         self._values: dict[str, Any] = {}
         self.shared: dict[tuple[Any, ...], Any] = {}
-        self._kept: list[Any] = []
-        self._holding: list[tuple[Any, Owned | Weight]] = []
-        self._inputs = {str(value.name): self._input(value) for value in graph_inputs(model.graph)}
-        if not self._inputs:
-            raise UnsupportedModelError("the graph has no inputs: a Keras model needs one.")
-        self._zero = zero_of(next(iter(self._inputs.values())))
+        self.kept: list[Any] = []
+        self.holding: list[tuple[Any, Owned | Weight]] = []
+        self.inputs = {str(value.name): self._input(value) for value in graph_inputs(model.graph)}
+        self.zero = zero_of(next(iter(self.inputs.values())))
 
     def note(self, kind: Any, where: str, message: str) -> None:
         self.notes.append(Note(kind, where, message))
 
     def keep(self, layer: Any) -> None:
         """Leave a layer the name that it has."""
-        self._kept.append(layer)
+        self.kept.append(layer)
 
     def hold(self, layer: Any, part: Owned | Weight) -> None:
         """Remember whose weights a layer gets."""
         self.keep(layer)
-        self._holding.append((layer, part))
+        self.holding.append((layer, part))
 
     # Values.
 
     def _input(self, value: ir.Value) -> Any:
-        kind = value.dtype
-        if kind is None or int(kind) not in KERAS_DTYPES or value.shape is None:
-            count = "unknown" if value.shape is None else len(value.shape)
-            raise UnsupportedModelError(
-                f"input {value.name!r} is {kind.name if kind else value.type} of rank {count}: a Keras input is a "
-                f"tensor of a known rank and of one of the dtypes {sorted(set(KERAS_DTYPES.values()))}. "
-                "Convert the input in the source model."
-            )
+        assert value.shape is not None
         shape = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
         # A layer's name leads its weights home, so where both have one name the input's layer is called otherwise.
-        tensor = keras.Input(batch_shape=shape, dtype=keras_dtype(kind), name=self.names.fresh(str(value.name)))
+        tensor = keras.Input(batch_shape=shape, dtype=keras_type(value), name=self.names.fresh(str(value.name)))
         tensor.name = str(value.name)
         self._values[str(value.name)] = tensor
         return tensor
@@ -131,7 +136,7 @@ class Program:
             if weight is not None:
                 self._values[name] = self._carried(weight.array, weight)
             elif value.const_value is not None:
-                self._values[name] = value.const_value.numpy()
+                self._values[name] = carrier_array(value.const_value.numpy())
             else:
                 self._values[name] = self._stacked(value)
         return self._values[name]
@@ -174,7 +179,7 @@ class Program:
         return cast(tensor, dtype(array))
 
     def _carried(self, array: np.ndarray, weight: Weight) -> Any:
-        layer, tensor = carry(self._zero, array, self.names.claim(weight.name), dtype(array))
+        layer, tensor = carry(self.zero, array, self.names.claim(weight.name), dtype(array))
         if layer.name != weight.name:
             self.note("changed", weight.name, f"its layer is called {layer.name!r}: Keras takes no '/' in a name")
         self.hold(layer, weight)
@@ -200,7 +205,11 @@ class Program:
     # Nodes.
 
     def run(self) -> None:
-        """Build every node."""
+        """Build every node.
+
+        Raises:
+            UnsupportedOpError: nothing can compute one of them; the message names it.
+        """
         for node in self.graph:
             try:
                 self._visit(node)
@@ -249,7 +258,7 @@ class Program:
             return None
         first = owned.key not in self.shared
         try:
-            result = make(Place(self, node, owned), self._symbolic(node.inputs[0]), **_attributes(node))
+            result = make(Place(self, node, owned), self._symbolic(node.inputs[0]), **attributes(node))
         except NeedsValues:
             return None
         if result is not None and first:
@@ -259,7 +268,7 @@ class Program:
     def _symbolic(self, value: ir.Value | None) -> Any:
         """A value as a layer takes it: given an array it would compute at once, with weights that are not yet set."""
         found = self.tensor(value)
-        return as_tensor(self._zero, found) if isinstance(found, np.ndarray) else found
+        return as_tensor(self.zero, found) if isinstance(found, np.ndarray) else found
 
     def _with_heads(self, node: ir.Node, heads: Heads) -> Any:
         """A Linear and the Reshape after it or before it, as one layer."""
@@ -282,19 +291,21 @@ class Program:
 
     def _operator(self, node: ir.Node) -> Any:
         found = OPS.get((node.domain, node.op_type))
-        if found is None:
-            raise CannotBuild("it is not among the operators that are translated")
-        attributes = _attributes(node)
-        unknown = sorted(set(attributes) - found.keywords)
-        if unknown and not found.takes_all:
-            raise CannotBuild(f"its attributes {unknown} are not translated")
         try:
-            if found.at_run_time:
-                raise NeedsValues("the shape of its result depends on values")
-            extra = {"site": Site(self, node), "outputs": _used(node), "result": self._result(node)}
+            if found is None:
+                raise CannotBuild("Keras has no such operator")
+            attributes = _plain_attributes(node, found)
+            if ir.DataType.STRING in kinds(node):
+                raise NeedsValues("Keras computes with no strings")
+            extra = {
+                "site": Site(self, node),
+                "outputs": used(node),
+                "result": self._result(node),
+                "kinds": kinds(node),
+            }
             result = call(found, node.inputs, attributes, extra, self.taken)
-        except NeedsValues as why:
-            return self._at_run_time(node, attributes, str(why))
+        except CannotBuild as why:
+            return self._at_run_time(node, str(why))
         results = result if isinstance(result, (tuple, list)) else (result,)
         return tuple(
             each if isinstance(each, (keras.KerasTensor, np.ndarray)) else np.asarray(each) for each in results
@@ -304,134 +315,38 @@ class Program:
         """The dtype of the first output; empty where it is not known."""
         return KERAS_DTYPES.get(int(self.info.dtype(node.outputs[0]) or 0), "")
 
-    def _results(self, node: ir.Node) -> list[tuple[str, tuple[int | None, ...]]]:
-        """Dtype and shape of every output that is used.
-
-        Raises:
-            CannotBuild: one of them is not known.
-        """
-        found: list[tuple[str, tuple[int | None, ...]]] = []
-        for value in node.outputs[: _used(node)]:
-            kind, dims = self.info.dtype(value), self.info.dims(value)
-            if dims is None or int(kind or 0) not in KERAS_DTYPES:
-                raise CannotBuild(f"the dtype or rank of {value.name!r} is not known, or is none that Keras has")
-            found.append((keras_dtype(kind or 0), tuple(dim if isinstance(dim, int) else None for dim in dims)))
-        return found
-
-    def _at_run_time(self, node: ir.Node, attributes: dict[str, Any], why: str) -> Any:
-        """The node in the custom layer that runs it eagerly."""
-        results = self._results(node)
-        given = [self.tensor(value) for value in node.inputs]
-        tensors = [each for each in given if isinstance(each, keras.KerasTensor)]
-        if not tensors:
-            tensors, given = [as_tensor(self._zero, given[0])], ["tensor", *given[1:]]
-        inputs = ["tensor" if isinstance(each, keras.KerasTensor) else each for each in given]
+    def _at_run_time(self, node: ir.Node, why: str) -> Any:
+        """The node in the custom layer that computes it when the model runs."""
+        if (node.domain, node.op_type) not in DYNAMIC:
+            put_on_host(node, self._opsets)
+        hosted = settle_hosts([node], self._opsets)
+        given = {value: self.tensor(value) for value in needed([node])}
+        inputs = [value for value, each in given.items() if isinstance(each, keras.KerasTensor)]
+        tensors = [given[value] for value in inputs]
+        if not inputs:
+            # Keras lets in what depends on an input; the layer has no use for it.
+            inputs, tensors = [next(iter(graph_inputs(self.graph)))], [next(iter(self.inputs.values()))]
+        outputs = node.outputs[: used(node)]
+        if any(keras_type(value) is None or value.shape is None for value in outputs):
+            raise CannotBuild(f"{why}, and the dtype or the rank of its result is not known")
         name = self.names.fresh(node.name or node.op_type)
-        layer = OnnxOp(node.op_type, node.domain, attributes, inputs, results, name=name)
+        layer = OnnxGraph(part([node], inputs, outputs, self._opsets), name=name)
         self.keep(layer)
         needs = "to load it from a .keras file, import modelport.backends.keras.runtime first"
-        self.note("fallback", name, f"{node.op_type} runs in modelport's own layer, since {why}; {needs}")
+        if hosted:
+            self.note("fallback", name, f"{', '.join(hosted)} runs on the host, outside Keras, since {why}; {needs}")
+        else:
+            self.note("custom", name, f"{node.op_type} runs in modelport's own layer, since {why}; {needs}")
         return layer(*tensors)
 
-    # The model.
 
-    def model(self) -> keras.Model:
-        """The model, with its weights set."""
-        self.run()
-        outputs = {str(value.name): self._output(value) for value in self.graph.outputs}
-        outputs = self._with_unused(outputs)
-        inputs = self._nested_inputs()
-        tensors = list(outputs.values())
-        name_operations(tensors, self.names, self._kept)
-        self._keep_inputs(tensors)
-        deep = depth(tensors)
-        if deep > _SHALLOW:
-            limit = f"call sys.setrecursionlimit({deep + 1000}) before it is loaded from a .keras file"
-            self.note("changed", "model", f"is {deep} operations deep, and Keras walks it recursively: {limit}")
-        with recursion(2 * deep):
-            model = keras.Model(inputs, map_tree(lambda name: outputs[name], self.signature.returns), name="model")
-        self._assign()
-        return model
+def _plain_attributes(node: ir.Node, found: Op) -> dict[str, Any]:
+    """A node's attributes as Python values.
 
-    def _output(self, value: ir.Value) -> Any:
-        found = self.operand(value)
-        if isinstance(found, np.ndarray):
-            found = as_tensor(self._zero, found) if is_inline(found) else self.tensor(value)
-        return found
-
-    def _with_unused(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The outputs, with the weights that nothing uses tied to the first one: Keras keeps what an output needs."""
-        held = {weight.name for _, part in self._holding for weight in _parts(part)}
-        unused = [name for name in self._weights if name not in held]
-        if not unused:
-            return outputs
-        nothing = None
-        for name in unused:
-            flat = ops.reshape(self.operand(self.graph.initializers[name]), (-1,))
-            # The sum of no elements: it is 0 and has no gradient.
-            empty = ops.sum(ops.cast(flat[(slice(0, 0),)], "float32"))
-            nothing = empty if nothing is None else plus(nothing, empty)
-        first = next(iter(outputs))
-        tied = outputs[first]
-        zero = cast(nothing, dtype(tied))
-        outputs[first] = ops.logical_or(tied, zero) if dtype(tied) == "bool" else plus(tied, zero)
-        return outputs
-
-    def _keep_inputs(self, tensors: Iterable[Any]) -> None:
-        """Say which inputs the outputs do not depend on; the model takes them all the same."""
-        used = {id(operation) for operation in operations(tensors)}
-        for name, tensor in self._inputs.items():
-            if id(tensor._keras_history.operation) not in used:
-                self.note("dropped", name, "no output depends on this input")
-
-    def _nested_inputs(self) -> Any:
-        """The inputs as the model takes them: one tensor, one nesting, or a list in the signature's order."""
-        args = self.signature.args or ()
-        if len(args) == 1 and not self.signature.kwargs:
-            nested = map_tree(lambda name: self._inputs[name], args[0])
-            return list(nested) if isinstance(nested, tuple) else nested
-        order = [*leaves(args), *leaves(dict(self.signature.kwargs))]
-        return [self._inputs[name] for name in order]
-
-    def _assign(self) -> None:
-        """Set the weights of the layers, and freeze those that are frozen."""
-        for layer, part in self._holding:
-            if isinstance(part, Weight):
-                layer.kernel.assign(part.array[None])
-                layer.trainable = part.role == "parameter"
-                continue
-            for each in layer_weights(layer):
-                arrays = [_portable(part, name, each.layout.portable) for name in each.names]
-                each.variable.assign(each.to_native(arrays))
-            if not part.trainable:
-                layer.trainable = False
-
-
-def _parts(part: Owned | Weight) -> Iterable[Weight]:
-    return (part,) if isinstance(part, Weight) else part.weights.values()
-
-
-def _portable(owned: Owned, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A weight in the portable layout; zeros for a bias that the source does not have."""
-    if name not in owned.weights and name.startswith("bias"):
-        return np.zeros(shape, np.float32)
-    array = owned.weights[name].array
-    return array.T if owned.transposed else array
-
-
-def _used(node: ir.Node) -> int:
-    """How many outputs a node has, up to the last that has a name."""
-    return max((i + 1 for i, value in enumerate(node.outputs) if value.name), default=1)
-
-
-def _attributes(node: ir.Node) -> dict[str, Any]:
-    """A node's attributes as Python values."""
-    found: dict[str, Any] = {}
-    for name, attribute in node.attributes.items():
-        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            raise CannotBuild("control flow has no counterpart in a functional model")
-        value = attribute.value
-        if isinstance(value, ir.TensorProtocol):
-            value = value.numpy()
-        found[name] = tuple(value) if isinstance(value, (list, tuple)) else value
-    return found
+    Raises:
+        CannotBuild: the operator's function does not take them.
+    """
+    unknown = sorted(set(node.attributes) - found.keywords)
+    if unknown and not found.takes_all:
+        raise CannotBuild(f"its attributes {unknown} are not translated")
+    return attributes(node)

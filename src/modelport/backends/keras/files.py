@@ -149,7 +149,12 @@ def write_savedmodel(native: Any, path: Path, signature: Signature | None, examp
         tf.saved_model.save(native, str(path))
         return
     if signature is None or is_functional(native):
-        native.export(str(path), format="tf_saved_model", verbose=False)
+        # Keras itself takes a scalar input for a vector.
+        struct = map_tree(
+            lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), getattr(native, "_inputs_struct", None)
+        )
+        takes = {} if struct is None else {"input_signature": [struct]}
+        native.export(str(path), format="tf_saved_model", verbose=False, **takes)
         return
     specs = {
         s.name: tf.TensorSpec([n if isinstance(n, int) else None for n in s.shape or ()], s.dtype, name=s.name)
@@ -246,8 +251,8 @@ _PATHS = ("vocabulary", "filepath")
 """Settings that Keras takes for a file to read where they are a string."""
 
 
-_OWN = ("modelport.backends.keras.runtime", "OnnxOp")
-"""The layer that carries a fallback: its configuration is data, the operators are those of this package."""
+_OWN = ("modelport.backends.keras.runtime", ("OnnxGraph", "OnnxModel"))
+"""What computes an ONNX graph itself: its configuration is data, the operators are those of this package."""
 
 
 def _findings(config: Any) -> Iterator[str]:
@@ -263,7 +268,7 @@ def _findings(config: Any) -> Iterator[str]:
 
 def _finding(config: Mapping[str, Any]) -> Iterator[str]:
     kind, module = str(config.get("class_name", "")), config.get("module")
-    if (module, kind) == _OWN:
+    if module == _OWN[0] and kind in _OWN[1]:
         return
     if kind in _RUNS_CODE:
         yield _RUNS_CODE[kind]

@@ -248,12 +248,20 @@ def _pairs(tree: Tree, values: Any, signature: Signature) -> Iterator[tuple[str,
 
 def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
     """The outputs in inference mode, by the signature's names."""
-    import tensorflow as tf
+    from modelport.backends.keras.border import to_array, to_tensor
 
-    tensors = {name: tf.convert_to_tensor(array) for name, array in inputs.items()}
+    tensors = {name: to_tensor(value) for name, value in inputs.items()}
     with _device(native):
         outputs = call(native, tensors, signature)
-    return {name: np.asarray(tensor) for name, tensor in by_name(outputs, signature).items()}
+    found = by_name(outputs, signature)
+    return {spec.name: to_array(found[spec.name], _element(spec)) for spec in signature.outputs}
+
+
+def _element(spec: TensorSpec) -> str:
+    """The dtype of a tensor, or of what a sequence or an optional holds."""
+    while not spec.is_tensor:
+        spec = spec.held
+    return spec.dtype
 
 
 def _device(native: Any) -> contextlib.AbstractContextManager[Any]:
@@ -289,6 +297,8 @@ def by_name(outputs: Any, signature: Signature) -> dict[str, Any]:
     Raises:
         SignatureError: there are not as many as the signature says.
     """
+    if not all(spec.is_tensor for spec in signature.outputs):
+        return signature.unpack(outputs)
     found: dict[str, Any] = {}
 
     def visit(tree: Tree, values: Any) -> None:

@@ -1,128 +1,133 @@
-"""The custom layer for what Keras cannot express: an operator that needs values which only the run tells."""
+"""The layer and the model for what a functional model of Keras cannot hold: they compute an ONNX graph themselves."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
+import onnx
+import onnx_ir as ir
 import tensorflow as tf
 
-from modelport.backends.keras.ops.registry import OPS, Op
+from modelport.backends.keras.carrier import carrier
+from modelport.backends.keras.dynamic.evaluate import evaluate
+from modelport.backends.keras.ops.tensors import KERAS_DTYPES
+from modelport.core.signature import Signature
 
 
-def _encode(value: Any) -> Any:
-    """An attribute or a constant input as JSON."""
-    if isinstance(value, np.ndarray):
-        data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
-        return {"array": data, "dtype": value.dtype.name, "shape": list(value.shape)}
-    return list(value) if isinstance(value, tuple) else value
+def encoded(program: onnx.ModelProto) -> str:
+    """A graph as text."""
+    return base64.b64encode(program.SerializeToString()).decode()
 
 
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict):
-        array = np.frombuffer(base64.b64decode(value["array"]), np.dtype(value["dtype"]))
-        return array.reshape(value["shape"])
-    return tuple(value) if isinstance(value, list) else value
+def decoded(text: str) -> ir.Model:
+    """What `encoded` wrote."""
+    return ir.serde.deserialize_model(onnx.ModelProto.FromString(base64.b64decode(text)))
 
 
-def _as_float(tensor: Any) -> Any:
-    """A tensor in a floating dtype that holds its values exactly: `py_function` has no gradient beside integers."""
-    if tensor.dtype.is_floating or tensor.dtype.is_complex:
-        return tensor
-    return tf.bitcast(tensor, tf.float64) if tensor.dtype.size == 8 else tf.cast(tensor, tf.float64)
+def keras_type(value: ir.Value) -> str | None:
+    """Keras' dtype of a value that is a tensor; `None` where it has none."""
+    number = int(value.dtype or 0) if isinstance(value.type, ir.TensorType) else 0
+    return "string" if number == ir.DataType.STRING else KERAS_DTYPES.get(number)
 
 
-def _from_float(tensor: Any, dtype: Any) -> Any:
-    """What `_as_float` was given."""
-    if tensor.dtype == dtype:
-        return tensor
-    return tf.bitcast(tensor, dtype) if dtype.size == 8 else tf.cast(tensor, dtype)
+def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
+    """The shape with `None` for a size that is not known; `None` where the rank is not."""
+    return None if value.shape is None else tuple(size if isinstance(size, int) else None for size in value.shape)
 
 
 @keras.saving.register_keras_serializable(package="modelport")
-class OnnxOp(keras.layers.Layer):
-    """One ONNX operator whose sizes or values are known only when the model runs.
+class OnnxGraph(keras.layers.Layer):
+    """A part of an ONNX graph whose sizes, branches or strings are known only when the model runs.
 
-    It computes eagerly, inside a `tf.py_function` where TensorFlow builds a graph: gradients pass, but a SavedModel
-    with it runs only in the process that made it.
+    It computes with TensorFlow's own operators, eagerly and inside `tf.function`; gradients pass, and a SavedModel
+    holds it. To load it from a `.keras` file, modelport has to be installed.
 
     Args:
-        op_type: the operator.
-        domain: of the operator.
-        attributes: by name.
-        inputs: for each input of the operator `"tensor"`, `None` where it is absent, or a constant.
-        results: dtype and shape of every output, `None` for a size that is not known.
+        graph: the part as text (`encoded`); its inputs are what the layer is called with, in their order, and the
+            dtypes and shapes of its outputs are stated.
     """
 
-    def __init__(
-        self,
-        op_type: str,
-        domain: str,
-        attributes: dict[str, Any],
-        inputs: Sequence[Any],
-        results: Sequence[tuple[str, Sequence[int | None]]],
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, graph: str, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "autocast": False})
-        self.op_type, self.domain = op_type, domain
-        self.attributes = {name: _decode(value) for name, value in attributes.items()}
-        self.inputs_given = [_decode(value) for value in inputs]
-        self.results = [(dtype, tuple(shape)) for dtype, shape in results]
+        self.supports_jit = False
+        self._text = graph
+        self._program = decoded(graph)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "op_type": self.op_type,
-            "domain": self.domain,
-            "attributes": {name: _encode(value) for name, value in self.attributes.items()},
-            "inputs": [_encode(value) for value in self.inputs_given],
-            "results": [[dtype, list(shape)] for dtype, shape in self.results],
-        }
+        return {**super().get_config(), "graph": self._text}
 
     def compute_output_spec(self, *tensors: Any) -> Any:
-        specs = [keras.KerasTensor(shape, dtype) for dtype, shape in self.results]
+        specs = [keras.KerasTensor(static_shape(value), keras_type(value)) for value in self._program.graph.outputs]
         return specs[0] if len(specs) == 1 else tuple(specs)
 
     def call(self, *tensors: Any) -> Any:
-        if all(isinstance(tensor, tf.__internal__.EagerTensor) for tensor in tensors):
-            found = self._run(*tensors)
-        else:
-            dtypes = [tensor.dtype for tensor in tensors]
-            found = tf.py_function(
-                lambda *given: self._run(*map(_from_float, given, dtypes)),
-                [_as_float(tensor) for tensor in tensors],
-                [dtype for dtype, _ in self.results],
-            )
-        for tensor, (_, shape) in zip(found, self.results, strict=True):
-            if not isinstance(tensor, tf.__internal__.EagerTensor):
-                tensor.set_shape(shape)
-        return found[0] if len(found) == 1 else tuple(found)
-
-    def _run(self, *tensors: Any) -> list[Any]:
-        rest = iter(tensors)
-        inputs = [next(rest) if isinstance(value, str) else value for value in self.inputs_given]
-        found = OPS[self.domain, self.op_type]
-        extra = {"outputs": len(self.results), "result": self.results[0][0]}
-        result = call(found, inputs, self.attributes, extra, _as_form)
-        results = result if isinstance(result, (tuple, list)) else (result,)
-        return [tf.cast(value, dtype) for value, (dtype, _) in zip(results, self.results, strict=False)]
+        graph = self._program.graph
+        names = [str(value.name) for value in graph.inputs]
+        results = evaluate(graph, dict(zip(names, tensors, strict=True)))
+        for value, result in zip(graph.outputs, results, strict=True):
+            if not isinstance(result, tf.__internal__.EagerTensor):
+                result.set_shape(static_shape(value))
+        return results[0] if len(results) == 1 else tuple(results)
 
 
-def _as_form(value: Any, form: str) -> Any:
-    """A tensor or array in the form that a function takes it."""
-    if value is None or form == "tensor":
-        return value
-    array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
-    return array if form == "array" else tuple(array.ravel().tolist())
+@keras.saving.register_keras_serializable(package="modelport")
+class OnnxModel(keras.Model):
+    """A whole ONNX graph whose inputs or outputs no functional model can have: sequences, optionals, unknown ranks.
+
+    It is called as its signature says; a sequence is a list of tensors, an empty optional `None`.
+
+    Args:
+        graph: the graph as text (`encoded`); its weights are among its inputs.
+        signature: as JSON; the weights are no inputs of it.
+        carried: name, shape, dtype and whether it trains, of every weight.
+    """
+
+    def __init__(
+        self, graph: str, signature: Mapping[str, Any], carried: Sequence[tuple[str, Sequence[int], str, bool]],
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**kwargs, autocast=False)
+        self.supports_jit = False
+        self._text = graph
+        self._specs = [(name, tuple(shape), dtype, trains) for name, shape, dtype, trains in carried]
+        self._program = decoded(graph)
+        self._signature = Signature.from_json(signature)
+        self.carriers = [_carrier(*spec) for spec in carried]
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        carried = [list(spec) for spec in self._specs]
+        return {"name": self.name, "graph": self._text, "signature": self._signature.to_json(), "carried": carried}
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        signature = self._signature
+        values: dict[str, Any] = {}
+        _bind(tuple(signature.args or ()), args, values)
+        _bind(dict(signature.kwargs), kwargs, values)
+        for (name, shape, *_), layer in zip(self._specs, self.carriers, strict=True):
+            values[name] = tf.reshape(layer(tf.ones((1, 1), layer.compute_dtype)), shape)
+        graph = self._program.graph
+        results = evaluate(graph, values)
+        return signature.pack({str(value.name): result for value, result in zip(graph.outputs, results, strict=True)})
 
 
-def call(
-    found: Op, inputs: Sequence[Any], attributes: dict[str, Any], extra: dict[str, Any], take: Callable[[Any, str], Any]
-) -> Any:
-    """Call an operator's function with its inputs in the forms it takes, its attributes and what else it asks for."""
-    taken = [take(value, found.form(index)) for index, value in enumerate(inputs)]
-    asked = {name: value for name, value in extra.items() if name in found.keywords}
-    return found.function(*taken, **attributes, **asked)
+def _carrier(name: str, shape: Sequence[int], dtype: str, trains: bool) -> keras.layers.Layer:
+    layer = carrier(tuple(shape), name, dtype)
+    layer.build((1, 1))
+    layer.trainable = trains
+    return layer
+
+
+def _bind(tree: Any, value: Any, found: dict[str, Any]) -> None:
+    """The values at the places of a tree of names."""
+    if isinstance(tree, Mapping):
+        for key, inner in tree.items():
+            _bind(inner, value[key], found)
+    elif isinstance(tree, (tuple, list)):
+        for inner, part in zip(tree, value, strict=True):
+            _bind(inner, part, found)
+    elif tree is not None:
+        found[tree] = value

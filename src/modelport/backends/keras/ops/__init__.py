@@ -9,6 +9,7 @@ from modelport.backends.keras.ops import (
     dense,
     image,
     index,
+    learn,
     logic,
     loss,
     math,
@@ -20,7 +21,6 @@ from modelport.backends.keras.ops import (
     shape,
     signal,
 )
-from modelport.backends.keras.ops.registry import support
 
 __all__ = [
     "activation",
@@ -29,6 +29,7 @@ __all__ = [
     "dense",
     "image",
     "index",
+    "learn",
     "logic",
     "loss",
     "math",
@@ -39,5 +40,4 @@ __all__ = [
     "reduce",
     "shape",
     "signal",
-    "support",
 ]

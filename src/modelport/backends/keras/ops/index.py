@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from modelport.backends.keras.ops.registry import Ints, op
+from modelport.backends.keras.ops.registry import Ints, NeedsValues, Sizes, op
 from modelport.backends.keras.ops.tensors import along, cast, dtype, part, plus, positive, rank, size, sizes, wide
 
 
@@ -110,40 +110,26 @@ def one_hot(indices: Any, depth: Ints, values: Any, *, axis: int = -1) -> Any:
 
 
 @op("TopK")
-def top_k(x: Any, k: Ints, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
+def top_k(x: Any, k: Sizes, *, axis: int = -1, largest: int = 1, sorted: int = 1, site: Any = None) -> Any:
     axis = positive(axis, rank(x))
+    if not isinstance(k[0], int) and (site is None or not site.has_size(k[0], axis)):
+        raise NeedsValues("how many elements it takes depends on values")
     last = axis == rank(x) - 1
     data = wide(x) if last else ops.swapaxes(wide(x), axis, -1)
     # The smallest are the largest of the complement: it does not overflow as the negative would.
     flip = (lambda v: v) if largest else (ops.negative if "float" in dtype(x) else lambda v: ops.subtract(-1, v))
-    values, places = ops.top_k(flip(data), int(k[0]), sorted=bool(sorted))
-    values, places = flip(values), cast(places, "int64")
+    if isinstance(k[0], int):
+        values, places = ops.top_k(flip(data), int(k[0]), sorted=bool(sorted))
+        values, places = flip(values), cast(places, "int64")
+    else:
+        # All of them: Keras sorts an axis of any length.
+        order = ops.argsort(
+            data if not largest else ops.negative(data) if "float" in dtype(x) else ops.subtract(-1, data)
+        )
+        values, places = ops.take_along_axis(data, order, axis=-1), cast(order, "int64")
     if not last:
         values, places = ops.swapaxes(values, axis, -1), ops.swapaxes(places, axis, -1)
     return cast(values, dtype(x)), places
-
-
-@op("NonZero", at_run_time=True)
-def nonzero(x: Any) -> Any:
-    return ops.stack([cast(each, "int64") for each in ops.nonzero(x)], axis=0)
-
-
-@op("Compress", at_run_time=True)
-def compress(x: Any, condition: Any, *, axis: int | None = None) -> Any:
-    kept = np.flatnonzero(np.asarray(condition))
-    return ops.take(ops.reshape(x, (-1,)), kept, axis=0) if axis is None else ops.take(x, kept, axis=axis)
-
-
-@op("Unique", at_run_time=True)
-def unique(x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
-    data = np.asarray(x)
-    values, first, inverse, counts = np.unique(data, True, True, True, axis=axis)
-    if not sorted:
-        order = np.argsort(first)
-        values = np.take(values, order, axis=axis or 0)
-        first, counts = first[order], counts[order]
-        inverse = np.argsort(order)[inverse.ravel()]
-    return values, first, inverse.ravel(), counts
 
 
 @op("TensorScatter")

@@ -9,6 +9,7 @@ from typing import Any
 
 from keras import ops
 
+from modelport.backends.keras.ops.narrow import NARROW_TYPES, to_narrow
 from modelport.backends.keras.ops.registry import CannotBuild, Ints, op
 from modelport.backends.keras.ops.tensors import (
     cast,
@@ -126,11 +127,13 @@ def identity(x: Any) -> Any:
 
 @op("Cast")
 def cast_(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any:
-    return to_dtype(x, keras_dtype(to))
+    return to_narrow(x, to, bool(saturate), round_mode) if to in NARROW_TYPES else to_dtype(x, keras_dtype(to))
 
 
 @op("BitCast")
-def bit_cast(x: Any, *, to: int) -> Any:
+def bit_cast(x: Any, *, to: int, kinds: tuple[int, ...] = ()) -> Any:
+    if NARROW_TYPES & {to, *kinds}:
+        raise CannotBuild("the bits of a type that Keras lacks are not at hand")
     target = keras_dtype(to)
     if target == "bool":
         return ops.not_equal(ops.view(x, "uint8"), 0)
@@ -138,7 +141,9 @@ def bit_cast(x: Any, *, to: int) -> Any:
 
 
 @op("CastLike")
-def cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Any:
+def cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up", kinds: tuple[int, ...] = ()) -> Any:
+    if len(kinds) > 1 and kinds[1] in NARROW_TYPES:
+        return to_narrow(x, kinds[1], bool(saturate), round_mode)
     return to_dtype(x, dtype(like))
 
 
@@ -224,7 +229,7 @@ def _small(equation: str) -> str:
     letters = sorted({c for c in equation if c.isalpha()})
     if len(letters) > len(ascii_lowercase):
         raise CannotBuild(f"Keras has no einsum of {len(letters)} axes")
-    return equation.translate(str.maketrans(dict(zip(letters, ascii_lowercase, strict=False))))
+    return equation.translate(str.maketrans("".join(letters), ascii_lowercase[: len(letters)]))
 
 
 def _with_diagonal(equation: str, x: Any) -> Any:

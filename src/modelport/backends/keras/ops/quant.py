@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from keras import ops
 
 from modelport.backends.keras.ops.conv import conv
-from modelport.backends.keras.ops.registry import CannotBuild, op
+from modelport.backends.keras.ops.narrow import MINIFLOATS, bounds, to_narrow
+from modelport.backends.keras.ops.registry import op
 from modelport.backends.keras.ops.tensors import (
     along,
     cast,
@@ -45,22 +47,23 @@ def quantize_linear(
     output_dtype: int = 0,
     precision: int = 0,
     saturate: int = 1,
+    kinds: tuple[int, ...] = (),
 ) -> Any:
-    result = dtype(zero_point) if zero_point is not None else keras_dtype(output_dtype) if output_dtype else "uint8"
-    if "int" not in result:
-        raise CannotBuild(f"Keras cannot quantise to {result}; quantise to int8 or uint8 in the source model")
+    target = kinds[2] if zero_point is not None else output_dtype or ir.DataType.UINT8
     working = keras_dtype(precision) if precision else "float32"
     data = ops.divide(cast(x, working), cast(_spread(scale, x, axis, block_size), working))
-    rounded = ops.round(cast(data, "float32"))
-    if zero_point is not None:
-        rounded = plus(rounded, cast(_spread(zero_point, x, axis, block_size), "float32"))
-    return saturated(rounded, result)
+    data = cast(data, "float32")
+    zero = None if zero_point is None else cast(_spread(zero_point, x, axis, block_size), "float32")
+    if target in MINIFLOATS:
+        return to_narrow(data if zero is None else plus(data, zero), target, bool(saturate))
+    rounded = ops.round(data)
+    return saturated(rounded if zero is None else plus(rounded, zero), keras_dtype(target), bounds(target))
 
 
-def saturated(x: Any, to: str) -> Any:
-    """Whole floats as integers, clipped to their range."""
-    bounds = np.iinfo(to)
-    return cast(cast(ops.clip(x, float(bounds.min), float(bounds.max)), "int32"), to)
+def saturated(x: Any, to: str, limits: tuple[float, float] | None = None) -> Any:
+    """Whole floats as integers, clipped to a range; to that of their dtype where no other is given."""
+    low, high = limits or (np.iinfo(to).min, np.iinfo(to).max)
+    return cast(cast(ops.clip(x, float(low), float(high)), "int32"), to)
 
 
 @op("DequantizeLinear")

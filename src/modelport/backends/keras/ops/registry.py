@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from itertools import product
@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from modelport.core.backend import Support
 from modelport.graph.layout import DOMAIN as CHANNELS_LAST
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,11 +43,9 @@ class Op:
 
     Attributes:
         function: takes the operator's inputs by position and its attributes by keyword.
-        at_run_time: whether the shape of its result depends on values, so that only a custom layer can hold it.
     """
 
     function: Callable[..., Any]
-    at_run_time: bool = False
 
     @cached_property
     def _parameters(self) -> tuple[inspect.Parameter, ...]:
@@ -83,12 +80,13 @@ def _form(hint: Any) -> str:
     return "tensor"
 
 
-def op(*names: str, domain: str | tuple[str, ...] = "", at_run_time: bool = False) -> Callable[[Function], Function]:
+def op(*names: str, domain: str | tuple[str, ...] = "") -> Callable[[Function], Function]:
     """Register a function as one or more operators.
 
     Its positional parameters are the operator's inputs: Keras tensors or small NumPy arrays, or what their annotation
     says (`Ints`, `Sizes`, `Array`). Its keyword-only parameters are the attributes, with the standard's defaults. A
-    keyword-only parameter `outputs` receives how many outputs the node has, `site` the place in the build.
+    keyword-only parameter `outputs` receives how many outputs the node has, `kinds` the element types of its inputs as
+    ONNX numbers them, `result` the dtype of its first output, and `site` the place in the build.
     """
     domains = (domain,) if isinstance(domain, str) else domain
 
@@ -96,7 +94,7 @@ def op(*names: str, domain: str | tuple[str, ...] = "", at_run_time: bool = Fals
         for name, domain in product(names, domains):
             if (domain, name) in OPS:
                 raise ValueError(f"operator {domain}::{name} is registered twice")
-            OPS[domain, name] = Op(function, at_run_time)
+            OPS[domain, name] = Op(function)
         return function
 
     return register
@@ -123,9 +121,10 @@ def spatial(*names: str) -> Callable[[Function], Function]:
     return register
 
 
-def support(op_type: str, domain: str = "") -> Support:
-    """How `build` would realise an operator of the normal form."""
-    found = OPS.get((domain, op_type))
-    if found is None:
-        return "unsupported"
-    return "fallback" if found.at_run_time else "native"
+def call(
+    found: Op, inputs: Sequence[Any], attributes: dict[str, Any], extra: dict[str, Any], take: Callable[[Any, str], Any]
+) -> Any:
+    """Call an operator's function with its inputs in the forms it takes, its attributes and what else it asks for."""
+    taken = [take(value, found.form(index)) for index, value in enumerate(inputs)]
+    asked = {name: value for name, value in extra.items() if name in found.keywords}
+    return found.function(*taken, **attributes, **asked)

@@ -30,8 +30,18 @@ KERAS_DTYPES = {
     14: "complex64",
     15: "complex128",
     16: "bfloat16",
+    17: "float32",
+    18: "float32",
+    19: "float32",
+    20: "float32",
+    21: "uint8",
+    22: "int8",
+    23: "float32",
+    24: "float32",
+    25: "uint8",
+    26: "int8",
 }
-"""Keras' dtypes by the number that ONNX gives them."""
+"""Keras' dtypes by the number that ONNX gives them; a type that Keras lacks is carried in a wider one (`narrow`)."""
 
 
 def keras_dtype(number: int) -> str:

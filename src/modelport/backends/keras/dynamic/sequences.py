@@ -1,0 +1,107 @@
+"""Sequences as lists of tensors, and optionals as a value or `None`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir as ir
+import tensorflow as tf
+
+from modelport.backends.keras.dynamic.evaluate import evaluate
+from modelport.backends.keras.dynamic.table import dynamic
+from modelport.backends.keras.ops.registry import NeedsValues
+
+
+def _number(x: Any) -> int:
+    """A place in a sequence.
+
+    Raises:
+        NeedsValues: the trace does not know it.
+    """
+    found = tf.get_static_value(x)
+    if found is None:
+        raise NeedsValues("a place in a sequence is a value that only the run tells")
+    return int(found.reshape(()))
+
+
+@dynamic("SequenceConstruct")
+def sequence_construct(*xs: Any) -> Any:
+    return (list(xs),)
+
+
+@dynamic("SequenceEmpty")
+def sequence_empty(*, dtype: int = 1) -> Any:
+    return ([],)
+
+
+@dynamic("SequenceLength")
+def sequence_length(items: list[Any]) -> Any:
+    return tf.constant(len(items), tf.int64)
+
+
+@dynamic("SequenceAt")
+def sequence_at(items: list[Any], place: Any) -> Any:
+    return items[_number(place)]
+
+
+@dynamic("SequenceInsert")
+def sequence_insert(items: list[Any], item: Any, place: Any = None) -> Any:
+    index = len(items) if place is None else _number(place)
+    index = index + len(items) if index < 0 else index
+    return ([*items[:index], item, *items[index:]],)
+
+
+@dynamic("SequenceErase")
+def sequence_erase(items: list[Any], place: Any = None) -> Any:
+    index = -1 if place is None else _number(place)
+    index = index % len(items)
+    return ([*items[:index], *items[index + 1 :]],)
+
+
+@dynamic("SplitToSequence")
+def split_to_sequence(x: Any, sizes: Any = None, *, axis: int = 0, keepdims: int = 1) -> Any:
+    if sizes is None and not keepdims:
+        return (tf.unstack(x, axis=axis),)
+    if sizes is None or sizes.shape.rank == 0:
+        step = 1 if sizes is None else _number(sizes)
+        total = x.shape[axis]
+        if total is None:
+            raise NeedsValues("into how many parts a tensor is split is known only at run time")
+        sizes = [min(step, total - start) for start in range(0, total, step)]
+    return (tf.split(x, sizes, axis),)
+
+
+@dynamic("ConcatFromSequence")
+def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> Any:
+    return tf.stack(items, axis) if new_axis else tf.concat(items, axis)
+
+
+@dynamic("SequenceMap")
+def sequence_map(items: list[Any], *others: Any, body: ir.Graph, scope: Mapping[str, Any]) -> Any:
+    names = [str(value.name) for value in body.inputs]
+    rows = []
+    for index, item in enumerate(items):
+        given = (item, *(other[index] if isinstance(other, list) else other for other in others))
+        rows.append(evaluate(body, {**scope, **dict(zip(names, given, strict=True))}))
+    return tuple([row[i] for row in rows] for i in range(len(body.outputs)))
+
+
+@dynamic("Optional")
+def optional(x: Any = None, *, type: Any = None) -> Any:
+    return (x,)
+
+
+@dynamic("OptionalHasElement")
+def optional_has_element(x: Any = None) -> Any:
+    return tf.constant(x is not None)
+
+
+@dynamic("OptionalGetElement")
+def optional_get_element(x: Any) -> Any:
+    return (x,)
+
+
+@dynamic("Identity")
+def identity(x: Any) -> Any:
+    return (x,)

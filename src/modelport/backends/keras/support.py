@@ -1,0 +1,17 @@
+"""How `build` would realise an operator, before there is a graph."""
+
+from __future__ import annotations
+
+import onnx
+
+from modelport.backends.keras import dynamic, ops  # noqa: F401 (fill the tables)
+from modelport.backends.keras.dynamic.table import DYNAMIC
+from modelport.backends.keras.ops.registry import OPS
+from modelport.core.backend import Support
+
+
+def support(op_type: str, domain: str = "") -> Support:
+    """Whether Keras or TensorFlow has an operator of the normal form, or the host computes it."""
+    if (domain, op_type) in OPS or (domain, op_type) in DYNAMIC:
+        return "native"
+    return "fallback" if onnx.defs.has(op_type, domain) else "unsupported"
