@@ -164,3 +164,15 @@ def test_the_graphs_of_a_flexattention_may_use_what_is_around_it() -> None:
     (found,) = ReferenceEvaluator(ir.to_proto(normal)).run(None, {"q": q, "k": k, "v": v, "bias": bias})
     scores = np.exp(q @ k.swapaxes(2, 3) / 2 + bias)
     np.testing.assert_allclose(found, scores / scores.sum(-1, keepdims=True) @ v, rtol=1e-5, atol=1e-6)
+
+
+def test_what_only_a_branch_that_goes_has_read_goes_with_it() -> None:
+    text = """g (float[3] x) => (float[3] y) <bool go = {1}> {
+      spare = Constant <value = float[3] {1.0, 2.0, 3.0}> ()
+      extra = Exp (x)
+      y = If (go) <then_branch = t () => (float[3] a) { a = Neg (x) },
+                   else_branch = e () => (float[3] b) { c = Add (extra, spare)  b = Neg (c) }>
+    }"""
+    normal = normalize(_model(text))
+    assert [node.op_type for node in normal.graph] == ["Neg"]
+    assert not normal.graph.initializers

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from modelport.graph.splice import merge_into, replace_outputs
+from modelport.graph.splice import discard, merge_into, replace_outputs
 
 
 def splice_graph(before: ir.Node, graph: ir.Graph, inputs: Sequence[ir.Value], label: str) -> list[ir.Value]:
@@ -47,5 +47,4 @@ def replace_node(node: ir.Node, results: Sequence[ir.Value]) -> None:
             replace_outputs([old], "Identity", [new], at=node)
         else:
             merge_into(old, new)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
+    discard(node)

@@ -17,6 +17,7 @@ from modelport.graph.fold import fold_constants
 from modelport.graph.names import unique_name
 from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes import ShapeInfo, infer
+from modelport.graph.splice import discard
 from modelport.graph.upgrade import NORMAL_OPSET, upgrade
 from modelport.graph.weights import lift_weights, roles, set_roles
 
@@ -125,7 +126,7 @@ def drop_dead_nodes(model: ir.Model) -> None:
     graph = model.graph
     for node in reversed(list(graph.all_nodes())):
         if node.graph is not None and not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            node.graph.remove(node, safe=True)
+            discard(node)
     weights = roles(model)
     for name, value in list(graph.initializers.items()):
         if name not in weights and not value.uses() and not value.is_graph_output():

@@ -106,3 +106,14 @@ def scalar(value: ir.Value | None) -> float | None:
     """The number in a constant of one element."""
     tensor = None if value is None else value.const_value
     return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
+
+
+def discard(node: ir.Node) -> None:
+    """Remove a node whose outputs nothing uses, and let go of what its subgraphs read."""
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph().all_nodes():
+                for place in range(len(inner.inputs)):
+                    inner.replace_input_with(place, None)
