@@ -66,6 +66,11 @@ SEGMENTATION = {
     "segmentation.fcn_resnet50": _net(aux_loss=True, **_BACKBONE),
     "segmentation.lraspp_mobilenet_v3_large": _net(**_BACKBONE),
 }
+DETECTION = {
+    "detection.retinanet_resnet50_fpn": _net(**_BACKBONE),
+    "detection.ssdlite320_mobilenet_v3_large": _net(**_BACKBONE),
+}
+"""What is a net in a detector: backbone and head. What follows takes a list of images and finds any number of boxes."""
 VIDEO = {
     "video.mc3_18": _video(8, 32),
     "video.mvit_v2_s": _video(16, 224),
@@ -205,15 +210,34 @@ TIMM = {
 }
 
 
+TORCHVISION = CLASSIFICATION | SEGMENTATION | DETECTION | VIDEO
+
+
 def torchvision_net(name: str) -> Any:
-    """An untrained net of torchvision by its dotted name within `torchvision.models`."""
+    """An untrained net of torchvision by its dotted name within `torchvision.models`; of a detector, what is a net."""
     import torch
 
     torch.manual_seed(0)
     make: Any = torchvision_models()
     for part in name.split("."):
         make = getattr(make, part)
-    return make(weights=None, **(CLASSIFICATION | SEGMENTATION | VIDEO)[name].options).eval()
+    net = make(weights=None, **TORCHVISION[name].options).eval()
+    return _before_boxes(net) if name in DETECTION else net
+
+
+def _before_boxes(detector: Any) -> Any:
+    import torch
+
+    class BeforeBoxes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = detector.backbone, detector.head
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            found: dict[str, torch.Tensor] = self.head(list(self.backbone(x).values()))
+            return found
+
+    return BeforeBoxes().eval()
 
 
 def timm_net(name: str) -> Any:

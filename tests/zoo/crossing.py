@@ -15,7 +15,14 @@ COUNTER = "num_batches_tracked"
 
 
 def draw(batch: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(batch).standard_normal((batch, *shape)).astype("float32")
+    """Images or videos that differ in colour and contrast, as real ones do.
+
+    Means over images of plain noise hardly differ, and a BatchNorm behind such a mean would blow up the rounding.
+    """
+    rng = np.random.default_rng(batch)
+    per_image = (batch, shape[0], *[1] * (len(shape) - 1))
+    noise = rng.standard_normal((batch, *shape)) * rng.uniform(0.5, 1.5, per_image)
+    return (noise + rng.standard_normal(per_image)).astype("float32")
 
 
 def outputs(net: Any, x: np.ndarray) -> list[np.ndarray]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.nets.architectures import CLASSIFICATION, SEGMENTATION, VIDEO, Net, torchvision_net
+from tests.nets.architectures import TORCHVISION, torchvision_net
 from tests.nets.vision import settled
 from tests.zoo.crossing import draw, home, to_keras
 
-NETS: dict[str, Net] = CLASSIFICATION | SEGMENTATION | VIDEO
 QUICK = {"resnet18", "mobilenet_v2", "convnext_tiny", "vit_b_16"}
 
 
@@ -16,10 +15,10 @@ QUICK = {"resnet18", "mobilenet_v2", "convnext_tiny", "vit_b_16"}
     "name",
     [
         pytest.param(name, marks=[pytest.mark.xdist_group("zoo"), *([] if name in QUICK else [pytest.mark.zoo])])
-        for name in NETS
+        for name in TORCHVISION
     ],
 )
 def test_a_net_of_torchvision_goes_to_keras_and_comes_home(name: str) -> None:
-    shape = NETS[name].shape
+    shape = TORCHVISION[name].shape
     net = settled(torchvision_net(name), draw(4, shape))
     home(net, to_keras(net, shape), shape)
