@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,25 @@ def host_node(
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     program = onnx.helper.make_model(graph, opset_imports=imports).SerializeToString()
     return HostNode(program, tuple(str(value.name) for value in taken), outputs, node.op_type), taken
+
+
+@cache
+def runs_on_host(op_type: str, domain: str = "") -> bool:
+    """Whether onnx's reference evaluator has an operator of the standard's newest opset."""
+    if not onnx.defs.has(op_type, domain):
+        return False
+    version = onnx.defs.get_schema(op_type, domain=domain).since_version
+    node = onnx.helper.make_node(op_type, [], [], domain=domain)
+    graph = onnx.helper.make_graph([node], "node", [], [])
+    program = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(domain, version)])
+    try:
+        ReferenceEvaluator(program)
+    except NotImplementedError:
+        return False
+    except (RuntimeError, AttributeError):
+        # It misses the attributes of a real node, so there is something to run.
+        return True
+    return True
 
 
 @lru_cache(maxsize=1024)

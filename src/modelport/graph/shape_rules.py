@@ -183,6 +183,12 @@ def flatten(site: Site) -> Sequence[Dims] | None:
     return [(product(data[:axis]), product(data[axis:]))]
 
 
+@rule("Transpose")
+def transpose(site: Site) -> Sequence[Sequence[Size | None]] | None:
+    perm = site.attr("perm")
+    return None if perm is None or site.dims(0) is not None else [[None] * len(perm)]
+
+
 @rule("Squeeze")
 def squeeze(site: Site) -> Sequence[Dims] | None:
     data = site.dims(0)

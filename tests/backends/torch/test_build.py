@@ -232,14 +232,15 @@ def test_dict_arguments_and_nested_outputs_are_those_of_the_signature() -> None:
 
 
 def test_an_operator_without_a_counterpart_is_named_with_its_node() -> None:
-    nodes = [helper.make_node("StringNormalizer", ["x"], ["y"], name="clean.text")]
+    nodes = [helper.make_node("Tokenizer", ["x"], ["y"], name="clean.text", domain="com.example")]
     proto = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", onnx.TensorProto.STRING, (2,))],
         [helper.make_tensor_value_info("y", onnx.TensorProto.STRING, (2,))],
     )
-    model = ir.from_proto(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
-    with pytest.raises(UnsupportedOpError, match=r"StringNormalizer.*clean\.text") as caught:
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.example", 1)]
+    model = ir.from_proto(helper.make_model(proto, opset_imports=opsets, ir_version=10))
+    with pytest.raises(UnsupportedOpError, match=r"Tokenizer.*clean\.text") as caught:
         build(model)
-    assert (caught.value.op_type, caught.value.node) == ("StringNormalizer", "clean.text")
+    assert (caught.value.op_type, caught.value.node) == ("Tokenizer", "clean.text")

@@ -31,17 +31,37 @@ _TORCH = {
     ir.DataType.COMPLEX128: torch.complex128,
 }
 
+NARROW = {
+    ir.DataType.INT4: torch.int8,
+    ir.DataType.UINT4: torch.uint8,
+    ir.DataType.INT2: torch.int8,
+    ir.DataType.UINT2: torch.uint8,
+    ir.DataType.FLOAT4E2M1: torch.float32,
+}
+"""Types of less than a byte, and the dtypes that carry their values."""
+
+INTEGER_LIMITS = {
+    ir.DataType.INT4: (-8, 7),
+    ir.DataType.UINT4: (0, 15),
+    ir.DataType.INT2: (-2, 1),
+    ir.DataType.UINT2: (0, 3),
+}
+
+_NARROW_NAMES = {np.dtype(dtype.numpy()).name: dtype for dtype in NARROW}
+
 # torch stores these but has few kernels for them; arithmetic goes through int64.
 STORAGE_ONLY = frozenset({torch.uint16, torch.uint32, torch.uint64})
 
 
 def torch_dtype(dtype: ir.DataType | int) -> torch.dtype:
-    """The torch dtype of an ONNX element type.
+    """The torch dtype of an ONNX element type, or the one that carries its values.
 
     Raises:
-        CannotBuild: torch has no such dtype (strings, 4-bit integers and floats).
+        CannotBuild: torch has no such dtype (strings).
     """
     dtype = ir.DataType(dtype)
+    if dtype in NARROW:
+        return NARROW[dtype]
     if dtype not in _TORCH:
         raise CannotBuild(f"torch has no dtype for {dtype.name}; cast the values to another type in the source model")
     return _TORCH[dtype]
@@ -51,11 +71,13 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
     """A tensor over an array's own memory; a read-only or big-endian array is copied.
 
     Args:
-        array: any shape; the dtypes of NumPy and of `ml_dtypes` that torch has too.
+        array: any shape; the dtypes of NumPy and of `ml_dtypes` that torch has too. What has less than a byte is copied
+            into the dtype that carries it.
 
     Raises:
         CannotBuild: torch has no such dtype.
     """
+    array = carried(array)
     dtype = torch_dtype(ir.DataType.from_numpy(array.dtype))
     if not array.flags.writeable or not array.flags.c_contiguous or array.dtype.byteorder == ">":
         array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
@@ -64,3 +86,15 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
     # A dtype of ml_dtypes: the bits are the same, only NumPy's name for them is foreign to torch.
     carrier = {1: np.uint8, 2: np.int16}[array.dtype.itemsize]
     return torch.from_numpy(array.view(carrier)).view(dtype)
+
+
+def carried(array: np.ndarray) -> np.ndarray:
+    """An array, in the dtype that carries it in torch where that is another one."""
+    dtype = _NARROW_NAMES.get(array.dtype.name)
+    return array if dtype is None else array.astype(str(NARROW[dtype]).removeprefix("torch."))
+
+
+def narrowed(array: np.ndarray, name: str) -> np.ndarray:
+    """What `carried` made of an array of the dtype with a name; others stay as they are."""
+    dtype = _NARROW_NAMES.get(name)
+    return array if dtype is None else array.astype(dtype.numpy())

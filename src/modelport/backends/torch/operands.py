@@ -13,12 +13,15 @@ import torch
 from torch import fx
 
 from modelport.backends.torch.dtypes import STORAGE_ONLY, from_numpy, torch_dtype
+from modelport.backends.torch.host import constant_on_host
 from modelport.backends.torch.registry import CannotBuild
 from modelport.backends.torch.traced import (
     Array,
     Constant,
+    Held,
     Ints,
     Items,
+    Nothing,
     Operand,
     Scalar,
     Size,
@@ -26,6 +29,7 @@ from modelport.backends.torch.traced import (
     Tensor,
     Weight,
     WeightRef,
+    is_tensor,
 )
 from modelport.backends.torch.weights import Weights
 from modelport.core.report import Note, NoteKind
@@ -69,6 +73,10 @@ class Operands:
         """A node as a tensor; `value` is what the portable graph says of it."""
         return Tensor(node, self._tracer, value)
 
+    def settle(self, node: fx.Node, value: ir.Value) -> Tensor | Held:
+        """A node as what the portable graph says of its value."""
+        return self.wrap(node, value) if is_tensor(value) else Held(node, self._tracer, value)
+
     def create(self, kind: str, target: Any, *args: Any, name: str | None = None) -> Tensor:
         """A new node."""
         return typing.cast(Tensor, self._tracer.create_proxy(kind, target, args, {}, name=name))
@@ -84,9 +92,6 @@ class Operands:
     @cached_property
     def anchor(self) -> Tensor:
         """A tensor on the model's device, from which operators without an input make theirs."""
-        for node in self.graph.nodes:
-            if node.op == "placeholder" and self._anchor is None:
-                self._anchor = self.wrap(node)
         return self._anchor if self._anchor is not None else self._register("anchor", np.zeros(0, np.float32))
 
     def set_anchor(self, tensor: Tensor) -> None:
@@ -111,12 +116,34 @@ class Operands:
         """As a tensor; one node per value, however often it is asked for."""
         if isinstance(operand, Tensor):
             return operand
-        if isinstance(operand, Items):
-            raise CannotBuild("it takes a sequence for a tensor")
+        if isinstance(operand, (Held, Items, Nothing)):
+            raise CannotBuild("it takes a sequence, an optional or strings where torch has tensors only")
         if id(operand) not in self._cache:
             # The operand is kept beside its tensor, so that its id stays its own.
             self._cache[id(operand)] = (operand, self._materialise(operand))
         return self._cache[id(operand)][1]
+
+    def argument(self, operand: Operand | None) -> Any:
+        """As the module hands it on: a tensor, a list of tensors, or `None`."""
+        if isinstance(operand, Items):
+            return [self.argument(item) for item in operand.tensors]
+        if operand is None or isinstance(operand, Nothing):
+            return None
+        if isinstance(operand, Held):
+            return operand
+        if isinstance(operand, Constant) and not is_tensor(operand.value):
+            return self.text(operand)
+        return self.tensor(operand)
+
+    def text(self, operand: Constant) -> Any:
+        """A constant of strings, which no buffer holds."""
+        return self.call(self.add_module("text", constant_on_host(operand.value)))[0]
+
+    def add_module(self, name: str, module: torch.nn.Module) -> str:
+        """Put a module that is no layer of the source into the tree; its path."""
+        path = self.weights.free(identifier(name))
+        self.weights.add(path, module)
+        return path
 
     def _materialise(self, operand: Constant | WeightRef | Ints) -> Tensor:
         if isinstance(operand, WeightRef):

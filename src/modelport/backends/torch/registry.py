@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+from modelport.core.backend import Support
+from modelport.graph.host import runs_on_host
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -15,6 +18,15 @@ OPS: dict[tuple[str, str], Op] = {}
 
 SIZE_OPS: dict[str, Callable[..., Any]] = {}
 """Operators on sizes (small integer tensors kept as Python numbers), by name."""
+
+HOLD_TEXT = frozenset(
+    ("", name)
+    for name in (
+        *("Identity", "If", "Loop", "Optional", "OptionalGetElement", "OptionalHasElement", "SequenceAt"),
+        *("SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength"),
+    )
+)
+"""Operators that hand on what they are given, whatever it is. All others compute strings on the host."""
 
 
 class CannotBuild(Exception):
@@ -49,8 +61,8 @@ def op(*names: str, domain: str = "") -> Callable[[Function], Function]:
 
     Its positional parameters are the operator's inputs, and their annotations say in which form it takes them (see
     `traced`); its keyword-only parameters are the attributes, with the standard's defaults. A keyword-only parameter
-    called `node`, `anchor` or `layers` receives the `onnx_ir.Node`, a tensor on the model's device, or the `Layers`
-    that own the weights.
+    called `node`, `operands`, `anchor` or `module_of` receives the `onnx_ir.Node`, the `Operands`, a tensor on the
+    model's device, or the function that builds the module of a subgraph.
     """
 
     def register(function: Function) -> Function:
@@ -74,7 +86,8 @@ def size_op(*names: str) -> Callable[[Function], Function]:
     return register
 
 
-def support(op_type: str, domain: str = "") -> Literal["native", "unsupported"]:
-    """Whether the table has an operator of the normal form."""
-    known = (domain, op_type) in OPS or (not domain and op_type in SIZE_OPS)
-    return "native" if known else "unsupported"
+def support(op_type: str, domain: str = "") -> Support:
+    """How an operator of the normal form runs: by the table, or on the host where onnx's evaluator has it."""
+    if (domain, op_type) in OPS or (not domain and op_type in SIZE_OPS):
+        return "native"
+    return "fallback" if runs_on_host(op_type, domain) else "unsupported"

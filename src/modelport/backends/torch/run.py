@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from modelport.backends.torch.dtypes import carried, narrowed
 from modelport.backends.torch.outputs import plain_tree
 from modelport.core.errors import SignatureError, UnsupportedModelError
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec, Tree, leaves, map_tree
@@ -83,10 +84,31 @@ def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
     call = tensors_of(inputs, signature, device_of(native))
     # Not inference_mode: what a forward caches on the module (rotary tables) must stay fit for training.
     with evaluating(module), torch.no_grad():
-        outputs = list(leaves(plain_tree(call_module(module, call))))
+        outputs = outputs_of(call_module(module, call), signature)
+    return {spec.name: _array(outputs[spec.name], spec) for spec in signature.outputs}
+
+
+def outputs_of(returned: Any, signature: Signature) -> dict[str, Any]:
+    """What a model returned, by output name.
+
+    Raises:
+        SignatureError: the model returns another number of outputs than the signature has.
+    """
+    if not all(spec.is_tensor and spec.dtype != "str" for spec in signature.outputs):
+        return signature.unpack(returned)
+    outputs = list(leaves(plain_tree(returned)))
     if len(outputs) != len(signature.outputs):
         raise SignatureError(f"the model returned {len(outputs)} tensors, but its signature has {signature}.")
-    return {spec.name: to_numpy(tensor) for spec, tensor in zip(signature.outputs, outputs, strict=True)}
+    return {spec.name: tensor for spec, tensor in zip(signature.outputs, outputs, strict=True)}
+
+
+def _array(value: Any, spec: TensorSpec) -> Any:
+    """An output as the signature has it: an array, a list of them, or what an optional holds."""
+    if spec.is_tensor:
+        return narrowed(to_numpy(value), spec.dtype) if isinstance(value, torch.Tensor) else np.asarray(value, object)
+    if spec.dtype.startswith("optional("):
+        return None if value is None else _array(value, spec.held)
+    return [_array(item, spec.held) for item in value]
 
 
 _MODULES: WeakKeyDictionary[Any, nn.Module] = WeakKeyDictionary()
@@ -110,11 +132,20 @@ def device_of(native: Any) -> torch.device:
 def tensors_of(inputs: Arrays, signature: Signature, device: torch.device) -> Call:
     """Arrays by name as tensors on a device, nested as the native call takes them."""
 
-    def tensor(name: str) -> torch.Tensor:
-        return to_tensor(inputs[name]).to(device)
+    def value(name: str) -> Any:
+        return _on_device(inputs[name], device)
 
-    kwargs = {key: map_tree(tensor, tree) for key, tree in signature.kwargs.items()}
-    return Call(tuple(map_tree(tensor, tree) for tree in signature.args or ()), kwargs)
+    kwargs = {key: map_tree(value, tree) for key, tree in signature.kwargs.items()}
+    return Call(tuple(map_tree(value, tree) for tree in signature.args or ()), kwargs)
+
+
+def _on_device(value: Any, device: torch.device) -> Any:
+    """An input as the module takes it: a tensor, a list of tensors, `None`; strings stay an array."""
+    if value is None or (isinstance(value, np.ndarray) and value.dtype.hasobject):
+        return value
+    if isinstance(value, list):
+        return [_on_device(item, device) for item in value]
+    return to_tensor(value).to(device)
 
 
 def call_module(module: nn.Module, call: Call) -> Any:
@@ -223,7 +254,7 @@ def to_tensor(array: Any) -> torch.Tensor:
     """
     if isinstance(array, torch.Tensor):
         return array
-    array = np.asarray(array)
+    array = carried(np.asarray(array))
     name = array.dtype.name
     if name == "bfloat16" or name.startswith("float8"):
         bits = np.uint16 if name == "bfloat16" else np.uint8

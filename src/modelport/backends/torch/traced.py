@@ -59,6 +59,14 @@ class Tensor(fx.Proxy):
         return self.dims[axis] if self.dims[axis] is not None else self.size(axis)
 
 
+class Held(fx.Proxy):
+    """What is no tensor of torch when the module runs: a list of them, `None` or a tensor, an array of strings."""
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, value: ir.Value) -> None:
+        super().__init__(node, tracer)
+        self.value = value
+
+
 @dataclass(frozen=True, eq=False)
 class Ints:
     """A small integer or boolean tensor of rank 0 or 1 that is kept as Python numbers.
@@ -112,7 +120,12 @@ class Items:
     tensors: tuple[Any, ...]
 
 
-Operand = Tensor | Ints | Constant | WeightRef | Items
+@dataclass(frozen=True, eq=False)
+class Nothing:
+    """An optional that is known to be empty."""
+
+
+Operand = Tensor | Held | Ints | Constant | WeightRef | Items | Nothing
 """What a value of the portable graph is during the build."""
 
 Sizes = Annotated[list[Any], "sizes"]
@@ -129,3 +142,18 @@ Array = Annotated[np.ndarray, "array"]
 
 Weight = Annotated[Any, "operand"]
 """The `Operand` itself: a layer asks which weight it is."""
+
+
+def is_tensor(value: ir.Value) -> bool:
+    """Whether torch can hold a value of the portable graph as a tensor; one of an unknown type is taken for that."""
+    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return False
+    return value.dtype != ir.DataType.STRING
+
+
+def is_text(value: ir.Value | None) -> bool:
+    """Whether a value is, or holds, strings."""
+    kind = None if value is None else value.type
+    while isinstance(kind, (ir.SequenceType, ir.OptionalType)):
+        kind = kind.elem_type
+    return isinstance(kind, ir.TensorType) and kind.dtype == ir.DataType.STRING

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelport.backends.torch.outputs import plain_tree
 from modelport.backends.torch.parameters import weights
 from modelport.backends.torch.run import (
     as_module,
     call_module,
     device_of,
     evaluating,
+    outputs_of,
     tensors_of,
     to_numpy,
     to_tensor,
 )
-from modelport.core.signature import Arrays, Signature, leaves
+from modelport.core.signature import Arrays, Signature
 
 
 def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
@@ -34,9 +34,8 @@ def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signat
     call = tensors_of(inputs, signature, device)
     # cuDNN's recurrent kernels have no backward pass in inference mode.
     with evaluating(module), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        outputs = list(leaves(plain_tree(call_module(module, call))))
-        named = [(s.name, tensor) for s, tensor in zip(signature.outputs, outputs, strict=True)]
-        reached = {name: tensor for name, tensor in named if name in cotangents and tensor.requires_grad}
+        outputs = outputs_of(call_module(module, call), signature)
+        reached = {name: tensor for name, tensor in outputs.items() if name in cotangents and tensor.requires_grad}
         found: Sequence[torch.Tensor | None] = [None] * len(trained)
         if reached and trained:
             weighted = [to_tensor(cotangents[name]).to(device, tensor.dtype) for name, tensor in reached.items()]

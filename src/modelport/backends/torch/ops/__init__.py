@@ -4,6 +4,7 @@ from modelport.backends.torch import layers
 from modelport.backends.torch.ops import (
     activation,
     attention,
+    control,
     conv,
     elementwise,
     image,
@@ -30,6 +31,7 @@ __all__ = [
     "CannotBuild",
     "activation",
     "attention",
+    "control",
     "conv",
     "elementwise",
     "image",

@@ -19,7 +19,7 @@ from modelport.backends.torch.traced import Constant, Scalar, Size, Sizes, Tenso
 
 
 @op("Identity")
-def identity(x: Tensor) -> Tensor:
+def identity(x: Weight) -> Any:
     return x
 
 
