@@ -175,7 +175,7 @@ def slice_by_sizes(s: Scope) -> None:
     x = s.value(ANY, range(1, 6))
     axis = s.integer(0, x.rank - 1)
     end = s.op("Gather", s.op("Shape", x), s.ints([axis]), axis=0)
-    if s.chance(50):
+    if least(x.dims[axis]) and s.chance(50):
         end = s.op("Sub", end, s.ints([1]))
     s.op("Slice", x, s.ints([0]), end, s.ints([axis]))
 
