@@ -6,6 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from modelport.graph.attention import recognize_attention
 from modelport.graph.idioms import recognize_gelu, recognize_layer_norm
 from modelport.graph.normal import drop_dead_nodes
 from modelport.graph.padding import absorb_pads
@@ -25,11 +26,13 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     - `Embedding(ids, weight)`;
     - `LSTM`, `GRU`, `RNN` with the inputs (x, h0?, c0? (LSTM only), then per layer and direction: w_ih, w_hh, b_ih?,
       b_hh?), the outputs (output, h_n[, c_n]), torch's semantics and parameters, and the attributes hidden_size,
-      num_layers, bidirectional, reverse, batch_first, dropout, and nonlinearity (RNN) or linear_before_reset (GRU).
+      num_layers, bidirectional, reverse, batch_first, dropout, and nonlinearity (RNN) or linear_before_reset (GRU);
+    - `Attention`, where a Dropout drops its weights: ONNX's operator with the ratio as the attribute dropout.
 
-    A padding of zeros becomes the padding of the convolution or pooling after it; exact GELU and layer normalization
-    that are written out become the ONNX operators. A node keeps the name and the metadata of what it replaces, a
-    recurrent one has its parameters' module path for a name. Only weights are absorbed: parameters, frozen or not.
+    A padding of zeros becomes the padding of the convolution or pooling after it; exact GELU, layer normalization and
+    attention that are written out become the ONNX operators. A node keeps the name and the metadata of what it
+    replaces, a recurrent one has its parameters' module path for a name. Only weights are absorbed: parameters, frozen
+    or not.
 
     Args:
         model: what `normalize` returned.
@@ -41,6 +44,7 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     absorb_pads(model)
     recognize_gelu(model)
     recognize_layer_norm(model, weights)
+    recognize_attention(model)
     recognize_recurrent(model)
     for node in list(model.graph.all_nodes()):
         if node.domain or node.graph is None:

@@ -245,11 +245,14 @@ def dropout(program: Program, node: ir.Node, x: Any) -> Any:
         or len(node.inputs) > 2
     ):
         return None
+    return dropped(program, node, x, 0.5 if ratio is None else float(ratio.reshape(())))
+
+
+def dropped(program: Program, node: ir.Node, x: Any, ratio: float) -> Any:
+    """A tensor behind a Dropout layer of a node's name."""
     path, _, last = str(node.name or "dropout").rpartition(".")
     # An exporter's node is called after its module: `encoder.drop.dropout_1`.
     name = path if path and last.startswith("dropout") else str(node.name or "dropout")
-    made = layers.Dropout(
-        0.5 if ratio is None else float(ratio.reshape(())), name=program.names.fresh(name), dtype=dtype(x)
-    )
+    made = layers.Dropout(ratio, name=program.names.fresh(name), dtype=dtype(x))
     program.keep(made)
     return made(x)

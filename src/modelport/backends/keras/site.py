@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from keras import layers, ops
 
+from modelport.backends.keras.build_layers import dropped
 from modelport.backends.keras.ops.math import to_dtype
 from modelport.backends.keras.ops.registry import NeedsValues
 from modelport.backends.keras.ops.tensors import cast, dtype, plus, positive, rank
@@ -45,6 +46,10 @@ class Site:
         if found is None:
             raise NeedsValues("a rank is not known")
         return found
+
+    def dropped(self, x: Any, ratio: float) -> Any:
+        """A tensor of which a share is dropped in training."""
+        return dropped(self.program, self.node, x, ratio)
 
     def reshape(self, x: Any, target: tuple[Any, ...]) -> Any:
         """A tensor in a shape of which more than one size is not static."""

@@ -171,7 +171,7 @@ def batch_normalization(
     features = _dims(mean)[0]
     affine = any(weights[key] is not None for key in ("weight", "bias"))
     path = operands.weights.place(
-        lambda: _BATCH_NORM[x.rank](features, eps=_short(epsilon), momentum=_short(1 - momentum), affine=affine),
+        lambda: _BATCH_NORM[x.rank](features, eps=short(epsilon), momentum=short(1 - momentum), affine=affine),
         weights,
         node,
         buffers=("running_mean", "running_var"),
@@ -184,7 +184,7 @@ def batch_normalization(
     return F.batch_norm(x, *statistics, operands.tensor(scale), operands.tensor(bias), eps=epsilon)
 
 
-def _short(number: float) -> float:
+def short(number: float) -> float:
     """The decimal that a float32 attribute was written from (0.1, not 0.10000000149)."""
     return float(f"{number:.6g}")
 
@@ -208,7 +208,7 @@ def instance_normalization(
     if x.rank in _INSTANCE_NORM:
         features = _dims(scale)[0]
         path = operands.weights.place(
-            lambda: _INSTANCE_NORM[x.rank](features, eps=_short(epsilon), affine=True),
+            lambda: _INSTANCE_NORM[x.rank](features, eps=short(epsilon), affine=True),
             {"weight": scale, "bias": bias},
             node,
         )
@@ -238,7 +238,7 @@ def layer_normalization(
     weight = None if _is_all(scale, 1) else scale
     offset = None if _is_all(bias, 0) else bias
     path = operands.weights.place(
-        lambda: nn.LayerNorm(cast(list[int], list(shape)), eps=_short(epsilon)),
+        lambda: nn.LayerNorm(cast(list[int], list(shape)), eps=short(epsilon)),
         {"weight": weight, "bias": offset},
         node,
     )
@@ -275,7 +275,7 @@ def group_normalization(
     weight = None if _is_all(scale, 1) else scale
     offset = None if _is_all(bias, 0) else bias
     path = operands.weights.place(
-        lambda: nn.GroupNorm(num_groups, channels, eps=_short(epsilon)),
+        lambda: nn.GroupNorm(num_groups, channels, eps=short(epsilon)),
         {"weight": weight, "bias": offset},
         node,
     )
@@ -331,7 +331,7 @@ def dropout(
         operands.note("dropped", node, "its ratio is computed by the model; it drops nothing when the module trains")
         y: Any = x.clone()
     else:
-        y = operands.call(_dropout_path(node, nn.Dropout(_short(ratio)), operands), x)
+        y = operands.call(dropout_path(node, nn.Dropout(short(ratio)), operands), x)
     masked = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
     return (y, torch.ones_like(x, dtype=torch.bool)) if masked else y
 
@@ -345,7 +345,7 @@ def _drop_as_told(x: Tensor, ratio: Any, training: Any) -> tuple[Any, Any]:
     return torch.where(training, dropped, x), torch.logical_or(kept, torch.logical_not(training))
 
 
-def _dropout_path(node: ir.Node, layer: nn.Dropout, operands: Operands) -> str:
+def dropout_path(node: ir.Node, layer: nn.Dropout, operands: Operands) -> str:
     """Where a Dropout goes: at the module that its node is named after, or beside that one's weights."""
     scope, _, leaf = (node.name or "dropout").rpartition(".")
     path = scope if scope and leaf.startswith("dropout") else f"{scope}.dropout" if scope else identifier(leaf)

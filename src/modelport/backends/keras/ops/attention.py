@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from keras import ops
 
 from modelport.backends.keras.ops.registry import op
 from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, plus, rank, size, sizes
+from modelport.graph.splice import BUILD_DOMAIN, is_op, scalar
 
 
 def _heads(x: Any, count: int) -> Any:
@@ -22,29 +24,21 @@ def _joined(x: Any) -> Any:
     return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, size(x, 2), size(x, 1) * size(x, 3)))
 
 
-def _bias(q: Any, total: int, mask: Any, limits: tuple[int | None, int | None], offset: Any) -> Any:
+def _bias(q: Any, k: Any, mask: Any, limits: tuple[int | None, int | None], offset: Any) -> Any:
     """What is added to the scores: the mask, and -inf outside of what a query may see.
 
     Args:
         q: (batch, heads, queries, features).
-        total: the number of keys.
+        k: (batch, heads, keys, features).
         mask: boolean (true is seen) or added; may have fewer keys.
         limits: how far to the left and to the right a query sees; `None` is all the way.
         offset: the place of the first query among the keys: a number, or one per batch row (batch, 1, 1, 1).
     """
-    lowest = np.array(-np.inf, np.float32)
-    bias: Any = None
-    if mask is not None:
-        bias = ops.where(mask, np.zeros((), np.float32), lowest) if dtype(mask) == "bool" else cast(mask, "float32")
-        missing = total - size(mask, -1)
-        if missing > 0:
-            widths = [(0, 0)] * (rank(mask) - 1) + [(0, missing)]
-            bias = ops.pad(bias, widths, constant_values=float("-inf"))
+    bias = None if mask is None else _added(mask, k.shape[2])
     left, right = limits
     if left is None and right is None:
         return bias
-    places = plus(np.arange(size(q, 2)).reshape(-1, 1), offset)
-    ahead = ops.subtract(np.arange(total).reshape(1, -1), places)
+    ahead = ops.subtract(_places(k, 3), plus(_places(q, 2), offset))
     seen: Any = None
     for allowed in (
         None if right is None else ops.less_equal(ahead, right),
@@ -52,8 +46,37 @@ def _bias(q: Any, total: int, mask: Any, limits: tuple[int | None, int | None], 
     ):
         if allowed is not None:
             seen = allowed if seen is None else ops.logical_and(seen, allowed)
-    window = ops.where(seen, np.zeros((), np.float32), lowest)
+    window = ops.where(seen, *_OPEN_OR_HIDDEN)
     return window if bias is None else plus(bias, window)
+
+
+_OPEN_OR_HIDDEN = np.zeros((), np.float32), np.array(-np.inf, np.float32)
+
+
+def _added(mask: Any, total: int | None) -> Any:
+    """A mask as what is added to the scores of all the keys."""
+    bias = ops.where(mask, *_OPEN_OR_HIDDEN) if dtype(mask) == "bool" else cast(mask, "float32")
+    named = mask.shape[-1]
+    if total is None or named is None or named >= total:
+        return bias
+    widths = [(0, 0)] * (rank(mask) - 1) + [(0, total - named)]
+    return ops.pad(bias, widths, constant_values=float("-inf"))
+
+
+def _places(x: Any, axis: int) -> Any:
+    """0, 1, ... for the positions of (batch, heads, positions, features), along axis 2 or 3 of four."""
+    count = x.shape[2]
+    if count is not None:
+        return np.arange(count, dtype=np.int32).reshape((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
+    ones = ops.ones_like(x[:1, :1, :, :1], dtype="int32")
+    places = ops.subtract(ops.cumsum(ones, axis=2), 1)
+    return places if axis == 2 else ops.transpose(places, (0, 1, 3, 2))
+
+
+def _copies(q: Any, k: Any) -> int:
+    """How many heads of queries share one of keys."""
+    heads = q.shape[1], k.shape[1]
+    return 1 if heads[0] == heads[1] else size(q, 1) // size(k, 1)
 
 
 @op("Attention")
@@ -76,6 +99,7 @@ def attention(
     softcap: float = 0.0,
     softmax_precision: int | None = None,
     outputs: int = 1,
+    site: Any,
 ) -> Any:
     packed = rank(q) == 3
     if packed:
@@ -83,49 +107,98 @@ def attention(
     if past_key is not None:
         k, v = ops.concatenate([past_key, k], axis=2), ops.concatenate([past_value, v], axis=2)
     present = (k, v)
-    total = size(k, 2)
     offset: Any = 0 if past_key is None else size(past_key, 2)
     if lengths is not None and past_key is None:
-        offset = ops.reshape(ops.subtract(cast(lengths, "int64"), size(q, 2)), (-1, 1, 1, 1))
+        offset = ops.reshape(ops.subtract(cast(lengths, "int32"), size(q, 2)), (-1, 1, 1, 1))
     right = 0 if is_causal else None if right_window_size < 0 else right_window_size
     if is_causal and right_window_size >= 0:
         right = min(0, right_window_size)
-    bias = _bias(q, total, mask, (None if left_window_size < 0 else left_window_size, right), offset)
+    bias = _bias(q, k, mask, (None if left_window_size < 0 else left_window_size, right), offset)
     if lengths is not None:
-        valid = ops.less(np.arange(total).reshape(1, 1, 1, -1), ops.reshape(cast(lengths, "int64"), (-1, 1, 1, 1)))
-        unseen = ops.where(valid, np.zeros((), np.float32), np.array(-np.inf, np.float32))
+        ends = ops.reshape(cast(lengths, "int32"), (-1, 1, 1, 1))
+        unseen = ops.where(ops.less(_places(k, 3), ends), *_OPEN_OR_HIDDEN)
         bias = unseen if bias is None else plus(bias, unseen)
-    copies = size(q, 1) // size(k, 1)
-    if copies > 1:
-        k, v = ops.repeat(k, copies, axis=1), ops.repeat(v, copies, axis=1)
-    result, shown = _attend(q, k, v, bias, scale, softcap, softmax_precision, qk_matmul_output_mode)
+    scores = _scores(q, k, scale)
+    scores, shown = _capped(scores, bias, softcap, qk_matmul_output_mode)
+    sighted = lengths is None and left_window_size < 0 and right in (None, 0) and _shows_all(site.node)
+    shares, blind = _shares(scores, bias, softmax_precision, sighted=sighted)
+    result = _weighted(cast(shares, dtype(q)), v, blind)
     result = _joined(result) if packed else result
+    if qk_matmul_output_mode == 3 and outputs > 3:
+        shown = cast(shares if blind is None else ops.where(blind, ops.zeros_like(shares), shares), dtype(q))
     return (result, *present, shown)[:outputs] if outputs > 1 else result
 
 
-def _attend(
-    q: Any, k: Any, v: Any, bias: Any, scale: float | None, softcap: float, precision: int | None, mode: int
-) -> tuple[Any, Any]:
-    """The result, and the scores at the stage that `qk_matmul_output_mode` names."""
-    root = float(np.sqrt(size(q, 3) ** -0.5 if scale is None else scale))
-    scores = ops.matmul(ops.multiply(q, root), ops.transpose(ops.multiply(k, root), (0, 1, 3, 2)))
+@op("Attention", domain=BUILD_DOMAIN)
+def attention_with_dropout(
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    *,
+    dropout: float,
+    is_causal: int = 0,
+    scale: float | None = None,
+    site: Any,
+) -> Any:
+    """Attention whose weights are dropped in training, by a Dropout layer."""
+    bias = _bias(q, k, mask, (None, 0 if is_causal else None), 0)
+    shares, blind = _shares(_scores(q, k, scale), bias, None, sighted=_shows_all(site.node))
+    return _weighted(site.dropped(cast(shares, dtype(q)), dropout), v, blind)
+
+
+def _shows_all(node: ir.Node) -> bool:
+    """Whether no query of a node is blind: there is no mask, or it adds finite numbers only."""
+    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    if mask is None:
+        return True
+    if is_op(mask, "Unsqueeze"):
+        mask = mask.producer().inputs[0]
+    if not is_op(mask, "Where"):
+        return False
+    numbers = [scalar(value) for value in mask.producer().inputs[1:]]
+    return all(number is not None and np.isfinite(number) for number in numbers)
+
+
+def _scores(q: Any, k: Any, scale: float | None) -> Any:
+    """`scale * q @ k.T`, a product for every head; keys may be shared by groups of queries."""
+    factor = size(q, 3) ** -0.5 if scale is None else scale
+    return ops.matmul(ops.multiply(q, float(factor)), ops.transpose(_shared(k, _copies(q, k)), (0, 1, 3, 2)))
+
+
+def _shared(x: Any, copies: int) -> Any:
+    return ops.repeat(x, copies, axis=1) if copies > 1 else x
+
+
+def _capped(scores: Any, bias: Any, softcap: float, mode: int) -> tuple[Any, Any]:
+    """The scores, and those at the stage that `qk_matmul_output_mode` names."""
     shown = scores
     if softcap:
         scores = ops.multiply(ops.tanh(ops.divide(scores, softcap)), softcap)
         shown = scores if mode == 1 else shown
+    if mode == 2:
+        shown = scores if bias is None else plus(scores, cast(bias, dtype(scores)))
+    return scores, shown
+
+
+def _shares(scores: Any, bias: Any, precision: int | None, *, sighted: bool) -> tuple[Any, Any]:
+    """The attention weights, and which queries see no key (`None` where all do): those shall get zeros."""
+    blind = None
     if bias is not None:
+        if not sighted:
+            # A softmax over nothing but -inf would be NaN, in the gradient too.
+            lowest = -6e4 if dtype(scores) == "float16" else -3e38
+            blind = ops.equal(ops.max(bias, axis=-1, keepdims=True), float("-inf"))
+            bias = ops.maximum(bias, lowest)
         scores = plus(scores, cast(bias, dtype(scores)))
-        shown = scores if mode == 2 else shown
-    elif mode == 2:
-        shown = scores
     data = scores if precision is None else cast(scores, keras_dtype(precision))
-    shares = ops.softmax(data, axis=-1)
-    if bias is not None:
-        # A query that sees no key gets zeros, not the NaN of a softmax over nothing.
-        blind = ops.equal(ops.max(cast(bias, "float32"), axis=-1, keepdims=True), float("-inf"))
-        shares = ops.where(blind, ops.zeros_like(shares), shares)
-    shares = cast(shares, dtype(q))
-    return ops.matmul(shares, v), shares if mode == 3 else shown
+    return ops.softmax(data, axis=-1), blind
+
+
+def _weighted(shares: Any, v: Any, blind: Any) -> Any:
+    """The values, each by its share."""
+    result = ops.matmul(shares, _shared(v, _copies(shares, v)))
+    return result if blind is None else ops.where(blind, ops.zeros_like(result), result)
 
 
 @op("RotaryEmbedding")

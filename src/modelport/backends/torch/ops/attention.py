@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from modelport.backends.torch.dtypes import torch_dtype
+from modelport.backends.torch.layers import dropout_path, short
+from modelport.backends.torch.operands import Operands
 from modelport.backends.torch.registry import CannotBuild, op
 from modelport.backends.torch.traced import Tensor
+from modelport.graph.splice import BUILD_DOMAIN
 
 
 def _heads(x: Tensor, count: int | None) -> Any:
@@ -21,6 +25,15 @@ def _heads(x: Tensor, count: int | None) -> Any:
     if not count:
         raise CannotBuild("its inputs have three axes and no number of heads")
     return torch.unflatten(x, 2, (count, -1)).transpose(1, 2)
+
+
+def _repeats(q: Tensor, k: Tensor, queries: int | None, keys: int | None) -> int:
+    """How many heads of queries share one of keys."""
+    if q.rank == k.rank == 4 and q.value is not None and k.value is not None:
+        (mine, theirs) = (cast(ir.Shape, x.value.shape)[1] for x in (q, k) if x.value is not None)
+        if mine == theirs and not isinstance(mine, int) and mine.value is not None:
+            return 1
+    return _count(q, queries) // _count(k, keys)
 
 
 def _count(x: Tensor, given: int | None) -> int:
@@ -55,7 +68,7 @@ def attention(
     softmax_precision: int | None = None,
     node: ir.Node,
 ) -> tuple[Any, ...]:
-    repeats = _count(q, q_num_heads) // _count(k, kv_num_heads)
+    repeats = _repeats(q, k, q_num_heads, kv_num_heads)
     query, key, value = _heads(q, q_num_heads), _heads(k, kv_num_heads), _heads(v, kv_num_heads)
     lengths = (_length(q), _length(k))
     offset: Any = 0
@@ -68,9 +81,10 @@ def attention(
     present = (key, value)
     bounds = (left_window_size, 0 if is_causal else right_window_size)
     plain = is_causal and left_window_size < 0 and attn_mask is None and past_key is None and nonpad_kv_seqlen is None
-    bias = None if plain else _bias(q, attn_mask, nonpad_kv_seqlen, lengths, offset, bounds)
     wanted = len(node.outputs) > 3 and bool(node.outputs[3].uses() or node.outputs[3].is_graph_output())
-    if not wanted and not softcap and softmax_precision is None:
+    fused = not wanted and not softcap and softmax_precision is None
+    bias = None if plain else _bias(q, attn_mask, nonpad_kv_seqlen, lengths, offset, bounds, conditions=fused)
+    if fused:
         options: dict[str, Any] = {"scale": scale} if scale is not None else {}
         options |= {"enable_gqa": True} if repeats != 1 else {}
         options |= {"is_causal": True} if plain else {}
@@ -89,9 +103,20 @@ def attention(
 
 
 def _bias(
-    q: Tensor, mask: Tensor | None, valid: Tensor | None, lengths: tuple[Any, Any], offset: Any, bounds: tuple[int, int]
+    q: Tensor,
+    mask: Tensor | None,
+    valid: Tensor | None,
+    lengths: tuple[Any, Any],
+    offset: Any,
+    bounds: tuple[int, int],
+    *,
+    conditions: bool = False,
 ) -> Any:
-    """What is added to the scores: 0 where a query may look, -inf where it may not; `None` where it always may."""
+    """What is added to the scores: 0 where a query may look, -inf where it may not; `None` where it always may.
+
+    Args:
+        conditions: whether a mask of booleans may stay one.
+    """
     allowed: list[Any] = []
     columns = torch.arange(lengths[1], device=q.device)
     if min(bounds) >= 0 or max(bounds) >= 0:
@@ -105,6 +130,8 @@ def _bias(
         total = _widened(mask, lengths[1])
         if mask.element == torch.bool:
             allowed, total = [total, *allowed], None
+    if conditions and len(allowed) == 1 and total is None and mask is not None:
+        return allowed[0]
     if allowed:
         every = allowed[0]
         for part in allowed[1:]:
@@ -145,6 +172,30 @@ def _written_out(
     weights = weights.to(element)
     stage = {2: biased, 3: weights}.get(mode, scores)
     return torch.matmul(weights, value), stage
+
+
+@op("Attention", domain=BUILD_DOMAIN)
+def attention_with_dropout(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    *,
+    dropout: float,
+    is_causal: int = 0,
+    scale: float | None = None,
+    node: ir.Node,
+    operands: Operands,
+) -> Any:
+    """Attention whose weights are dropped in training, at the rate of a Dropout that the module has for it."""
+    layer = operands.create("get_attr", dropout_path(node, nn.Dropout(short(dropout)), operands))
+    plain = is_causal and attn_mask is None
+    bias = None if plain else _bias(q, attn_mask, None, (_length(q), _length(k)), 0, (-1, 0 if is_causal else -1),
+                                         conditions=True)  # fmt: skip
+    options: dict[str, Any] = {"scale": scale} if scale is not None else {}
+    options |= {"enable_gqa": True} if _repeats(q, k, None, None) != 1 else {}
+    options |= {"is_causal": True} if plain else {}
+    return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=layer.p * layer.training, **options)
 
 
 @op("RotaryEmbedding")
