@@ -47,8 +47,8 @@ MAX_INPUTS = 6
 
 _COPIES = frozenset({
     "Abs", "Cast", "CastLike", "CenterCropPad", "Clip", "Compress", "Concat", "ConcatFromSequence", "Constant",
-    "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Max", "MaxPool",
-    "MaxUnpool", "Min", "Neg", "OptionalGetElement", "Pad", "Relu", "Reshape", "ReverseSequence", "Scatter",
+    "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Max",
+    "MaxPool", "MaxUnpool", "Min", "Neg", "OptionalGetElement", "Pad", "Relu", "Reshape", "ReverseSequence", "Scatter",
     "ScatterElements", "ScatterND", "SequenceAt", "Sign", "Slice", "SpaceToDepth", "Split", "Squeeze", "TensorScatter",
     "ThresholdedRelu", "Tile", "TopK", "Transpose", "Trilu", "Unique", "Unsqueeze", "Where",
 })  # fmt: skip
