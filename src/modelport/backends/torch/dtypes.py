@@ -40,13 +40,6 @@ NARROW = {
 }
 """Types of less than a byte, and the dtypes that carry their values."""
 
-INTEGER_LIMITS = {
-    ir.DataType.INT4: (-8, 7),
-    ir.DataType.UINT4: (0, 15),
-    ir.DataType.INT2: (-2, 1),
-    ir.DataType.UINT2: (0, 3),
-}
-
 _NARROW_NAMES = {np.dtype(dtype.numpy()).name: dtype for dtype in NARROW}
 
 # torch stores these but has few kernels for them; arithmetic goes through int64.

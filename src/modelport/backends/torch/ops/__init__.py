@@ -4,6 +4,7 @@ from modelport.backends.torch import layers
 from modelport.backends.torch.ops import (
     activation,
     attention,
+    cast,
     control,
     conv,
     elementwise,
@@ -31,6 +32,7 @@ __all__ = [
     "CannotBuild",
     "activation",
     "attention",
+    "cast",
     "control",
     "conv",
     "elementwise",

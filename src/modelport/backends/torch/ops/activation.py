@@ -71,7 +71,7 @@ def swish(x: Tensor, *, alpha: float = 1.0, node: ir.Node) -> Any:
 
 @op("SwiGLU")
 def swiglu(a: Tensor, b: Tensor, *, alpha: float = 1.0) -> Any:
-    return swish(a, alpha=alpha) * b
+    return (F.silu(a) if alpha == 1 else a * torch.sigmoid(alpha * a)) * b
 
 
 @op("Mish")

@@ -25,27 +25,10 @@ def col2im(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Any:
-    if not all(isinstance(size, int) for size in block_shape):
-        return _col2im_read(x, image_shape, block_shape, dilations, pads, strides)
     window = Window.read(block_shape, strides, dilations, pads, "NOTSET")
     if len(block_shape) == 2 and window.begin == window.end:
         return F.fold(x, image_shape, block_shape, window.dilations, window.begin, window.strides)
     return _scattered(x, image_shape, window)
-
-
-def _col2im_read(
-    x: Tensor,
-    image_shape: list[Any],
-    block_shape: list[Any],
-    dilations: Sequence[int] | None,
-    pads: Sequence[int] | None,
-    strides: Sequence[int] | None,
-) -> Any:
-    """With sizes that are read when the module runs; two axes, the same padding on both sides."""
-    window = Window.read([1] * len(block_shape), strides, dilations, pads, "NOTSET")
-    if len(block_shape) != 2 or window.begin != window.end:
-        raise CannotBuild("its block_shape is computed by the model; make it constant")
-    return F.fold(x, image_shape, block_shape, window.dilations, window.begin, window.strides)
 
 
 def _scattered(x: Tensor, image_shape: list[Any], window: Window) -> Any:

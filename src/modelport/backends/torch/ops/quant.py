@@ -10,7 +10,7 @@ import torch
 
 from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.layers import F_CONV
-from modelport.backends.torch.ops.shape import saturated_cast
+from modelport.backends.torch.ops.cast import cast_to, limits
 from modelport.backends.torch.padding import Window, pad_axes
 from modelport.backends.torch.registry import op
 from modelport.backends.torch.traced import Tensor
@@ -28,14 +28,20 @@ def _along(setting: Tensor, x: Tensor, axis: int, block_size: int = 0) -> Any:
     return torch.reshape(setting, shape)
 
 
-def _quantize(x: Any, scale: Any, zero: Any, dtype: torch.dtype) -> Any:
-    if dtype.is_floating_point:
+def _type_of(zero: Tensor) -> ir.DataType:
+    """The type that a zero point says."""
+    assert zero.value is not None
+    assert zero.value.dtype is not None
+    return zero.value.dtype
+
+
+def _quantize(x: Any, scale: Any, zero: Any, dtype: ir.DataType) -> Any:
+    if dtype.is_floating_point():
         y = x / scale
-        return saturated_cast(y if zero is None else y + zero.to(torch.float32), dtype)
+        return cast_to(y if zero is None else y + zero.to(torch.float32), dtype)
     y = torch.round(x / scale)
     y = y if zero is None else y + zero.to(torch.float32)
-    limits = torch.iinfo(dtype)
-    return torch.clamp(y, limits.min, limits.max).to(dtype)
+    return torch.clamp(y, *limits(dtype)).to(torch_dtype(dtype))
 
 
 @op("QuantizeLinear")
@@ -56,7 +62,7 @@ def quantize_linear(
     axis = axis % x.rank if x.rank else 0
     zero = None if zero_point is None else _along(zero_point, x, axis, block_size)
     wide = x.to(torch.float32)
-    return _quantize(wide, _along(scale, x, axis, block_size).to(torch.float32), zero, torch_dtype(dtype))
+    return _quantize(wide, _along(scale, x, axis, block_size).to(torch.float32), zero, dtype)
 
 
 @op("DequantizeLinear")
@@ -116,7 +122,7 @@ def qlinear_matmul(
 ) -> Any:
     product = torch.matmul(_centred(a, a_zero, torch.float64, -2), _centred(b, b_zero, torch.float64, -1))
     scale = a_scale.to(torch.float64) * b_scale.to(torch.float64) / y_scale.to(torch.float64)
-    return _quantize(product, 1 / scale, y_zero, y_zero.element)
+    return _quantize(product, 1 / scale, y_zero, _type_of(y_zero))
 
 
 def _conv(x: Any, weight: Any, window: Window, group: int) -> Any:
@@ -186,4 +192,4 @@ def qlinear_conv(
         y = y + torch.reshape(bias, shape).to(torch.float64)
     per_channel = torch.reshape(w_scale, shape if w_scale.rank == 1 and w_scale.dims != (1,) else [])
     scale = x_scale.to(torch.float64) * per_channel.to(torch.float64) / y_scale.to(torch.float64)
-    return _quantize(y, 1 / scale, y_zero, y_zero.element)
+    return _quantize(y, 1 / scale, y_zero, _type_of(y_zero))

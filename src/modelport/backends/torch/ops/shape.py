@@ -261,44 +261,6 @@ def _pad_axis(x: Any, axis: int, begin: Any, end: Any, mode: str) -> Any:
     return torch.index_select(x, axis, position)
 
 
-_FLOAT8_MAX = {
-    torch.float8_e4m3fn: 448.0,
-    torch.float8_e4m3fnuz: 240.0,
-    torch.float8_e5m2: 57344.0,
-    torch.float8_e5m2fnuz: 57344.0,
-}
-
-
-@op("Cast")
-def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any:
-    return saturated_cast(x, torch_dtype(to), bool(saturate))
-
-
-@op("CastLike")
-def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Any:
-    return saturated_cast(x, like.element, bool(saturate))
-
-
-def saturated_cast(x: Any, dtype: torch.dtype, saturate: bool = True) -> Any:
-    """A cast; a number beyond what an 8-bit float holds becomes the largest one it does, as ONNX asks."""
-    if dtype == torch.float8_e8m0fnu:
-        raise CannotBuild("torch rounds to float8_e8m0 otherwise than ONNX says; cast to another type")
-    if dtype == torch.float8_e4m3fn and not saturate:
-        wide = x.to(torch.float32)
-        # Halfway between the largest number and the one that would follow it.
-        return torch.where(torch.abs(wide) > 464.0, float("nan"), wide).to(dtype)
-    if dtype in _FLOAT8_MAX and saturate:
-        limit = _FLOAT8_MAX[dtype]
-        wide = x.to(torch.float32)
-        return torch.clamp(wide, -limit, limit).to(dtype)
-    return x.to(dtype)
-
-
-@op("BitCast")
-def bit_cast(x: Tensor, *, to: int) -> Any:
-    return x.view(torch_dtype(to))
-
-
 @op("ConstantOfShape")
 def constant_of_shape(shape: Sizes, *, value: np.ndarray | None = None, anchor: Tensor) -> Any:
     value = np.zeros(1, np.float32) if value is None else value
