@@ -46,6 +46,34 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         }""",
         [draw(2, 4)],
     ),
+    "the upper triangle of what is not square": (
+        """f (float[b, t, u] x) => (float[b, t, u] y) {
+            k = Constant <value = int64 {1}> ()  y = Trilu <upper = 1> (x, k)
+        }""",
+        [draw(2, 4, 3)],
+    ),
+    "the lower triangle below one length": (
+        "f (float[b, t, 5] x) => (float[b, t, 5] y) { y = Trilu <upper = 0> (x) }",
+        [draw(2, 4, 5)],
+    ),
+    "what pairs leave over is filled up": (
+        """f (float[b, t, 3] x) => (float[b, t, 3] y) {
+            n = Shape <start = 1, end = 2> (x)  two = Constant <value_ints = [2]> ()
+            h = Div (n, two)  e = Mul (h, two)  zero = Constant <value_ints = [0]> ()
+            a = Constant <value_ints = [1]> ()  c = Slice (x, zero, e, a)
+            r = Sub (n, e)  p = Concat <axis = 0> (zero, r)
+            v = Constant <value = float {1.5}> ()  y = Pad (c, p, v, a)
+        }""",
+        [draw(2, 5, 3)],
+    ),
+    "as much is put before as there is": (
+        """f (float[b, t] x) => (float[b, u] y) {
+            n = Shape <start = 1> (x)  zeros = Constant <value_ints = [0, 0]> ()
+            tail = Constant <value_ints = [0]> ()  head = Constant <value_ints = [0]> ()
+            p = Concat <axis = 0> (head, n, zeros)  y = Pad <mode = "edge"> (x, p)
+        }""",
+        [draw(2, 5)],
+    ),
 }
 
 

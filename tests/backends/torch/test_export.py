@@ -314,3 +314,30 @@ def test_a_buffer_that_every_call_writes_is_noted() -> None:
     result = exported(Counting(), torch.ones(2, 3))
     assert [(note.kind, note.where) for note in result.notes] == [("dropped", "calls")]
     assert len(result.graph.graph.outputs) == 1
+
+
+class _Mask(nn.Module):
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.number - x
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float16])
+@pytest.mark.parametrize("number", [1, 1.5])
+def test_a_tensor_is_taken_from_a_number(number: float, dtype: torch.dtype) -> None:
+    example = torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype)
+    assert differences(_Mask(number), example) == [0, 0, 0]
+
+
+class _Joined(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = x.unflatten(-1, (2, 3)).transpose(1, 2)
+        joined = nn.functional.scaled_dot_product_attention(heads, heads, heads).permute(0, 2, 1, 3).contiguous()
+        return joined.view(x.shape[0], -1, 6)
+
+
+def test_heads_are_joined_whatever_lies_where_in_memory() -> None:
+    assert max(differences(_Joined(), torch.rand(2, 4, 6))) < 1e-6

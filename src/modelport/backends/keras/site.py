@@ -11,7 +11,7 @@ from keras import layers, ops
 from modelport.backends.keras.build_layers import dropped
 from modelport.backends.keras.ops.math import to_dtype
 from modelport.backends.keras.ops.registry import NeedsValues
-from modelport.backends.keras.ops.tensors import cast, dtype, plus, positive, rank
+from modelport.backends.keras.ops.tensors import along, cast, dtype, plus, positive, rank
 from modelport.graph.expr import Expr, Size, ceil, exact_div, is_at_least
 
 if TYPE_CHECKING:
@@ -94,6 +94,21 @@ class Site:
             return ops.take(x, self.lengths.zeros(count), axis=axis)
         places = ops.mod(self.lengths.arange(count * size), self.lengths.scalar(size))
         return ops.take(x, places, axis=axis)
+
+    def pad(self, x: Any, pads: tuple[Any, ...], axes: tuple[int, ...] | None, value: Any) -> Any:
+        """A tensor with something around it, as much as only the run tells: a value, or with `None` its edges."""
+        axes = tuple(range(rank(x))) if axes is None else tuple(positive(axis, rank(x)) for axis in axes)
+        own, padded = self.dims(0), self.output_dims()
+        for axis, before in zip(axes, pads, strict=False):
+            if before == 0 and padded[axis] == own[axis]:
+                continue
+            last = ops.subtract(self.lengths.scalar(own[axis]), 1)
+            places = ops.subtract(self.lengths.arange(padded[axis]), self.lengths.scalar(before))
+            inside = ops.logical_and(ops.greater_equal(places, 0), ops.less_equal(places, last))
+            x = ops.take(x, ops.minimum(ops.maximum(places, 0), last), axis=axis)
+            if value is not None:
+                x = ops.where(along(inside, axis, rank(x)), x, cast(np.asarray(value), dtype(x)))
+        return x
 
     def full(self, shape: tuple[Any, ...], fill: np.ndarray) -> Any:
         """A tensor of one value."""

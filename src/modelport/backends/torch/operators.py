@@ -91,6 +91,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table[torch.ops.modelport.dropout.default] = _dropout
     table[torch.ops.modelport.attention.default] = _attention
     table[torch.ops.aten.sort.stable] = _stable_sort
+    table[torch.ops.aten.rsub.Scalar] = _taken_from
     return table | pooling.TRANSLATIONS | indexing.TRANSLATIONS
 
 
@@ -99,6 +100,15 @@ def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: 
     op = onnxscript.opset21
     size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
     return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
+
+
+def _taken_from(x: Any, other: float, alpha: float = 1) -> Any:
+    """`other - alpha * x`; torch takes it apart into a difference whose first operand is no tensor."""
+    op, dtype = onnxscript.opset21, x.dtype
+    if isinstance(other, float) and not dtype.is_floating_point():
+        x, dtype = op.Cast(x, to=ir.DataType.FLOAT), ir.DataType.FLOAT
+    numbers = [ir.serde.serialize_tensor(ir.tensor(np.array(n, dtype.numpy()), dtype)) for n in (other, alpha)]
+    return op.Sub(op.Constant(value=numbers[0]), x if alpha == 1 else op.Mul(x, op.Constant(value=numbers[1])))
 
 
 def _dropout(x: Any, p: float) -> Any:

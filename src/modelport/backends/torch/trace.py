@@ -165,6 +165,9 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
         return _keep_dropout(node, name)
     if namespace == "aten":
         keep_pooling(node)
+    if node.target is torch.ops.aten.view.default:
+        # Whether the elements lie side by side says nothing in a graph, and an operator of ours may lay them otherwise.
+        node.target = torch.ops.aten.reshape.default
     if namespace == "aten" and name in RECURRENT and node.target._overloadname == "input":
         hx = node.args[1]
         node.target = recurrent_operator(name)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from modelport.backends.keras.ops.index import counting
 from modelport.backends.keras.ops.registry import Array, CannotBuild, Ints, NeedsValues, Sizes, op, spatial
 from modelport.backends.keras.ops.tensors import (
     cast,
@@ -222,17 +223,27 @@ def eye_like(x: Any, *, dtype: int | None = None, k: int = 0) -> Any:
 @op("Trilu")
 def trilu(x: Any, k: Ints | None = None, *, upper: int = 1) -> Any:
     diagonal = k[0] if k else 0
-    rows, columns = size(x, -2), size(x, -1)
-    mask = (
-        np.triu(np.ones((rows, columns), bool), diagonal)
-        if upper
-        else np.tril(np.ones((rows, columns), bool), diagonal)
-    )
+    rows, columns = counting(x, rank(x) - 2), counting(x, rank(x) - 1)
+    fixed = isinstance(rows, np.ndarray) and isinstance(columns, np.ndarray)
+    distance = columns - rows if fixed else ops.subtract(columns, rows)
+    mask = distance >= diagonal if upper else distance <= diagonal
     return ops.logical_and(x, mask) if dtype(x) == "bool" else ops.where(mask, x, ops.zeros_like(x))
 
 
 @op("Pad")
-def pad(x: Any, pads: Ints, value: Array | None = None, axes: Ints | None = None, *, mode: str = "constant") -> Any:
+def pad(
+    x: Any,
+    pads: Sizes,
+    value: Array | None = None,
+    axes: Ints | None = None,
+    *,
+    mode: str = "constant",
+    site: Any = None,
+) -> Any:
+    if not known(pads):
+        if site is None or mode not in ("constant", "edge"):
+            raise NeedsValues("a width is not static")
+        return site.pad(x, pads, axes, None if mode == "edge" else 0 if value is None else value.reshape(()).item())
     widths = [(0, 0)] * rank(x)
     axes = tuple(range(rank(x))) if axes is None else axes
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
