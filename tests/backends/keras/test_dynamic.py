@@ -310,3 +310,51 @@ def test_what_nobody_else_has_runs_on_the_host_and_says_so() -> None:
     }"""
     built = build(ir.from_proto(model_of(text)))
     assert [(note.kind, "SVMClassifier" in note.message) for note in built.notes] == [("fallback", True)]
+
+
+def test_only_what_a_sequence_passes_through_is_a_layer_of_ours() -> None:
+    text = """f (float[n,3] x, int64[k] sizes, int64 which) => (float[m,2] y, float[n,3] z) <float[3,2] w, float[2] b> {
+        r = Relu (x)  s = SplitToSequence (r, sizes)  e = SequenceAt (s, which)  t = SequenceAt (s, which)
+        u = Neg (t)  p = Identity (u)  y = Gemm (e, w, b)  z = Exp (r)
+    }"""
+    model = model_of(text)
+    del model.graph.value_info[:]
+    weights = {"w": draw(3, 2, seed=1), "b": draw(2, seed=2)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    built = build(ir.from_proto(model))
+    assert sorted(notes_of(built)) == ["changed", "changed", "custom"]
+    assert [type(layer).__name__ for layer in built.native.layers if layer.weights] == ["Dense"]
+    x = draw(5, 3)
+    y, z = built.native([x, ints(2, 3), np.array(1)])
+    np.testing.assert_allclose(y, np.maximum(x, 0)[2:] @ weights["w"] + weights["b"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(z, np.exp(np.maximum(x, 0)), rtol=1e-5)
+
+
+def test_what_lies_between_two_parts_of_a_group_goes_into_it() -> None:
+    text = """f (float[n] x, int64 k) => (float[m] y) {
+        s = SequenceConstruct (x, x)  n = SequenceLength (s)  i = Sub (n, k)
+        t = SequenceInsert (s, x, i)  y = ConcatFromSequence <axis = 0> (t)
+    }"""
+    kinds, (y,) = run(text, np.ones(2, "f"), np.array(1))
+    assert (kinds, y.tolist()) == (["custom"], [1] * 6)
+
+
+def test_a_model_of_ours_is_saved_and_has_its_weights_by_name(tmp_path: Path) -> None:
+    text = """f (seq(float[n]) s) => (float[m] y) <float[3] w> {
+        x = ConcatFromSequence <axis = 0> (s)  y = Mul (x, w)
+    }"""
+    model = model_of(text)
+    del model.graph.value_info[:]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(draw(3), "w"))
+    graph = ir.from_proto(model)
+    native = build(graph).native
+    assert {name: array.tolist() for name, array in BACKEND.parameters(native).items()} == {"w": draw(3).tolist()}
+    native.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    parts = [np.ones(1, "f"), np.ones(2, "f")]
+    for each in (native, again):
+        found = BACKEND.run(each, {"s": parts}, read_signature(graph))
+        np.testing.assert_array_equal(found["y"], draw(3))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(again([tf.constant(part) for part in parts]))
+    np.testing.assert_array_equal(tape.gradient(loss, again.trainable_variables)[0], np.ones((1, 3), "f"))

@@ -29,7 +29,7 @@ def assemble(program: Program) -> keras.Model:
     outputs = {str(value.name): _output(program, value) for value in program.graph.outputs}
     outputs = _with_unused(program, outputs)
     tensors = list(outputs.values())
-    name_operations(tensors, program.names, program.kept)
+    name_operations(tensors, program.names, program.kept, program.labels)
     _note_unused_inputs(program, tensors)
     deep = depth(tensors)
     if deep > _SHALLOW:

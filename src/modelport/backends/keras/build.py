@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -19,10 +20,11 @@ from modelport.backends.keras.dynamic.evaluate import attributes, kinds, used
 from modelport.backends.keras.dynamic.table import DYNAMIC
 from modelport.backends.keras.heads import Heads, einsum_dense, find_heads
 from modelport.backends.keras.lengths import Lengths
-from modelport.backends.keras.names import Names
+from modelport.backends.keras.names import Names, label_operations
 from modelport.backends.keras.ops.registry import OPS, CannotBuild, NeedsValues, Op, call
 from modelport.backends.keras.ops.tensors import KERAS_DTYPES, cast, dtype, keras_dtype, plus
-from modelport.backends.keras.parts import needed, part, put_on_host, settle_hosts
+from modelport.backends.keras.parts import exposed, needed, part, put_on_host, settle_hosts
+from modelport.backends.keras.regions import groups
 from modelport.backends.keras.runtime import OnnxGraph, keras_type
 from modelport.backends.keras.site import Site
 from modelport.backends.keras.whole import build_whole, why_whole
@@ -33,6 +35,7 @@ from modelport.core.signature import Signature
 from modelport.graph.expr import Expr
 from modelport.graph.layers import recognize_layers
 from modelport.graph.layout import to_channels_last
+from modelport.graph.names import scoped
 from modelport.graph.normal import drop_dead_nodes, normalize
 from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.signature import graph_inputs, read_signature
@@ -73,6 +76,7 @@ class Program:
         names: of the layers.
         shared: the layers that may be called again, by what tells them apart.
         kept: operations that have their names.
+        labels: what the other operations stand for, by their ids.
         holding: layers, and whose weights they get.
         inputs: the model's inputs by name.
         zero: a scalar that depends on an input, and is 0.
@@ -88,12 +92,16 @@ class Program:
         self.weights = roles(model)
         self._absorption = Absorption(model, self.weights, strict)
         self._owned = {node: owned for node in model.graph if (owned := self._absorption.owned(node)) is not None}
-        self._heads = find_heads(self._owned, self.info)
+        self._groups = groups(model.graph, _is_held)
+        parted = {node for group in self._groups if len(group) > 1 for node in group}
+        heads = find_heads(self._owned, self.info)
+        self._heads = {node: each for node, each in heads.items() if not parted & {node, each.reshape}}
         self._joined = {heads.reshape for heads in self._heads.values()}
         self.names = Names({owned.name for owned in self._owned.values()} | set(self.weights))
         self._values: dict[str, Any] = {}
         self.shared: dict[tuple[Any, ...], Any] = {}
         self.kept: list[Any] = []
+        self.labels: dict[int, str] = {}
         self.holding: list[tuple[Any, Owned | Weight]] = []
         self.inputs = {str(value.name): self._input(value) for value in graph_inputs(model.graph)}
         self.zero = zero_of(next(iter(self.inputs.values())))
@@ -210,13 +218,16 @@ class Program:
         Raises:
             UnsupportedOpError: nothing can compute one of them; the message names it.
         """
-        for node in self.graph:
+        for group in self._groups:
             try:
-                self._visit(node)
+                if len(group) > 1:
+                    self._at_run_time(group, "its values are sequences, optionals or of a rank that only the run tells")
+                else:
+                    self._visit(group[0])
             except CannotBuild as error:
-                raise self._unsupported(node, str(error)) from error
+                raise self._unsupported(group[0], str(error)) from error
             except (ValueError, TypeError, NotImplementedError) as error:
-                raise self._unsupported(node, f"Keras refuses it: {error}") from error
+                raise self._unsupported(group[0], f"Keras refuses it: {error}") from error
 
     @staticmethod
     def _unsupported(node: ir.Node, why: str) -> UnsupportedOpError:
@@ -246,6 +257,7 @@ class Program:
         results = results if isinstance(results, (tuple, list)) else (results,)
         for value, result in zip(node.outputs, results, strict=False):
             self._values[str(value.name)] = result
+        label_operations(results, scoped(node.name or node.op_type), self.labels)
 
     def _layer(self, node: ir.Node) -> Any:
         """The node as a call of a layer that owns its weights; `None` where there is no such layer."""
@@ -305,7 +317,9 @@ class Program:
             }
             result = call(found, node.inputs, attributes, extra, self.taken)
         except CannotBuild as why:
-            return self._at_run_time(node, str(why))
+            if (node.domain, node.op_type) not in DYNAMIC:
+                put_on_host(node, self._opsets)
+            return self._at_run_time([node], str(why))
         results = result if isinstance(result, (tuple, list)) else (result,)
         return tuple(
             each if isinstance(each, (keras.KerasTensor, np.ndarray)) else np.asarray(each) for each in results
@@ -315,29 +329,36 @@ class Program:
         """The dtype of the first output; empty where it is not known."""
         return KERAS_DTYPES.get(int(self.info.dtype(node.outputs[0]) or 0), "")
 
-    def _at_run_time(self, node: ir.Node, why: str) -> Any:
-        """The node in the custom layer that computes it when the model runs."""
-        if (node.domain, node.op_type) not in DYNAMIC:
-            put_on_host(node, self._opsets)
-        hosted = settle_hosts([node], self._opsets)
-        given = {value: self.tensor(value) for value in needed([node])}
+    def _at_run_time(self, nodes: Sequence[ir.Node], why: str) -> Any:
+        """Some nodes in the custom layer that computes them when the model runs; their results, which are kept."""
+        hosted = settle_hosts(nodes, self._opsets)
+        given = {value: self.tensor(value) for value in needed(nodes)}
         inputs = [value for value, each in given.items() if isinstance(each, keras.KerasTensor)]
         tensors = [given[value] for value in inputs]
         if not inputs:
             # Keras lets in what depends on an input; the layer has no use for it.
             inputs, tensors = [next(iter(graph_inputs(self.graph)))], [next(iter(self.inputs.values()))]
-        outputs = node.outputs[: used(node)]
-        if any(keras_type(value) is None or value.shape is None for value in outputs):
-            raise CannotBuild(f"{why}, and the dtype or the rank of its result is not known")
-        name = self.names.fresh(node.name or node.op_type)
-        layer = OnnxGraph(part([node], inputs, outputs, self._opsets), name=name)
+        outputs = exposed(nodes, self.graph)
+        if unknown := [str(value.name) for value in outputs if not _is_held(value)]:
+            raise CannotBuild(f"{why}, and the dtype or the rank of {unknown} is not known")
+        name = self.names.fresh(nodes[0].name or nodes[0].op_type)
+        layer = OnnxGraph(part(nodes, inputs, outputs, self._opsets), name=name)
         self.keep(layer)
+        kinds_ = ", ".join(dict.fromkeys(node.op_type for node in nodes))
         needs = "to load it from a .keras file, import modelport.backends.keras.runtime first"
         if hosted:
             self.note("fallback", name, f"{', '.join(hosted)} runs on the host, outside Keras, since {why}; {needs}")
         else:
-            self.note("custom", name, f"{node.op_type} runs in modelport's own layer, since {why}; {needs}")
-        return layer(*tensors)
+            self.note("custom", name, f"{kinds_} runs in modelport's own layer, since {why}; {needs}")
+        results = layer(*tensors)
+        results = results if isinstance(results, tuple) else (results,)
+        self._values.update({str(value.name): result for value, result in zip(outputs, results, strict=True)})
+        return tuple(self._values.get(str(value.name)) for value in nodes[-1].outputs)
+
+
+def _is_held(value: ir.Value) -> bool:
+    """Whether a functional model can hold a value."""
+    return keras_type(value) is not None and value.shape is not None
 
 
 def _plain_attributes(node: ir.Node, found: Op) -> dict[str, Any]:

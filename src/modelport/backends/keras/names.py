@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,15 +90,43 @@ def recursion(frames: int) -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
-def name_operations(outputs: Iterable[Any], names: Names, kept: Iterable[Any]) -> None:
+def label_operations(tensors: Iterable[Any], name: str, labels: dict[int, str]) -> None:
+    """Note that some tensors, and what they are computed by that has no label yet, stand for what has a name.
+
+    Args:
+        tensors: the results.
+        name: of the node that they are the results of.
+        labels: by the operations' ids.
+    """
+    stack = [(tensor, name) for tensor in tensors if isinstance(tensor, keras.KerasTensor)]
+    while stack:
+        tensor, label = stack.pop()
+        history = tensor._keras_history
+        operation = history.operation
+        if id(operation) in labels or isinstance(operation, keras.layers.InputLayer):
+            continue
+        labels[id(operation)] = label or f"{name}.{_kind(operation)}"
+        stack.extend((each, "") for each in operation._inbound_nodes[history.node_index].input_tensors)
+
+
+def _kind(operation: Any) -> str:
+    """What Keras would call an operation."""
+    return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(operation).__name__).lower()
+
+
+def name_operations(
+    outputs: Iterable[Any], names: Names, kept: Iterable[Any], labels: Mapping[int, str] | None = None
+) -> None:
     """Give the operations that Keras has named itself names that depend on nothing but this model.
 
     Args:
         outputs: the model's outputs.
         names: the names that are given out.
         kept: operations that have their names.
+        labels: what the operations stand for, by their ids.
     """
+    labels = labels or {}
     own = {id(operation) for operation in kept}
     for operation in operations(outputs):
         if id(operation) not in own and not isinstance(operation, keras.layers.InputLayer):
-            operation.name = names.fresh(re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(operation).__name__).lower())
+            operation.name = names.fresh(labels.get(id(operation), _kind(operation)))

@@ -25,6 +25,15 @@ def needed(nodes: Sequence[ir.Node]) -> tuple[ir.Value, ...]:
     return tuple(value for value in used if value not in made)
 
 
+def exposed(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[ir.Value]:
+    """The results of some nodes of a graph that its other nodes, or its caller, use; of one node all of them."""
+    made = [value for node in nodes for value in node.outputs if value.name]
+    if len(nodes) == 1:
+        return made
+    used = {*graph.outputs, *needed([node for node in graph if node not in set(nodes)])}
+    return [value for value in made if value in used]
+
+
 def part(
     nodes: Sequence[ir.Node], inputs: Iterable[ir.Value], outputs: Iterable[ir.Value], opsets: Mapping[str, int]
 ) -> str:

@@ -24,7 +24,7 @@ def why_whole(model: ir.Model) -> str:
     inputs = graph_inputs(model.graph)
     if not inputs:
         return "the graph has no inputs"
-    for value in (*inputs, *model.graph.outputs, *(each for node in model.graph for each in node.outputs)):
+    for value in (*inputs, *model.graph.outputs):
         if not isinstance(value.type, ir.TensorType) and value.type is not None:
             return f"{value.name!r} is {value.type}, no tensor"
         if value.name and (keras_type(value) is None or static_shape(value) is None):
