@@ -327,7 +327,8 @@ CASES: dict[str, Case] = {
         lambda x: layers.StringLookup(vocabulary=["a", "b", "c"], output_mode="multi_hot")(x)
     ),
     "TextVectorization": _words(
-        lambda x: layers.TextVectorization(vocabulary=["a", "b", "c"], output_sequence_length=4)(x), ()
+        lambda x: layers.TextVectorization(vocabulary=["a", "b", "c"], standardize="lower", output_sequence_length=4)(x),
+        (),
     ),
     "Hashing": _ids((5,), lambda x: layers.Hashing(10)(x)),
     "HashedCrossing": _ids((1,), lambda x: layers.HashedCrossing(10)([x, x])),

@@ -13,13 +13,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 import modelport.backends.keras.lower  # noqa: F401  (fills the tables)
 from modelport.backends.keras.layers import Layout, Weight, constants, weights
-from modelport.backends.keras.lower.lowering import Frame, Lowering
+from modelport.backends.keras.lower.lowering import Frame, Lowering, Resource
 from modelport.backends.keras.lower.trace import Trace, record
-from modelport.backends.keras.run import by_name, dims
+from modelport.backends.keras.run import by_name, dims, dtype_name
 from modelport.core.backend import Exported
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
 from modelport.graph.layout import cancel_transposes
+from modelport.graph.scopes import name_calls, name_values
 from modelport.graph.signature import ir_dtype, write_signature
 from modelport.graph.weights import set_roles
 
@@ -55,7 +56,7 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
 
 
 def _corrected(signature: Signature, outputs: dict[str, Any]) -> Signature:
-    """The signature with the output sizes that the trace has: a Keras layer's own idea of its output can be wrong."""
+    """The signature with the output sizes and dtypes that the trace has: a Keras layer's own idea can be wrong."""
 
     def shape(spec: TensorSpec) -> tuple[Dim, ...] | None:
         traced = outputs[spec.name].shape
@@ -63,7 +64,8 @@ def _corrected(signature: Signature, outputs: dict[str, Any]) -> Signature:
             return dims(spec.name, traced)
         return tuple(old if new is None else int(new) for old, new in zip(spec.shape, traced.as_list(), strict=True))
 
-    return replace(signature, outputs=tuple(replace(spec, shape=shape(spec)) for spec in signature.outputs))
+    corrected = (replace(s, shape=shape(s), dtype=dtype_name(outputs[s.name].dtype)) for s in signature.outputs)
+    return replace(signature, outputs=tuple(corrected))
 
 
 def _inner(traced: Trace, tensor: Any) -> Any:
@@ -88,7 +90,9 @@ def _frame(traced: Trace, lowering: Lowering, signature: Signature) -> Frame:
             given[name] = lowering.weights[id(external)]
         elif id(external) in variables:
             given[name] = _stray(lowering, variables[id(external)])
-        elif external.dtype.name not in ("resource", "variant"):
+        elif external.dtype.name == "resource":
+            given[name] = Resource(external)
+        elif external.dtype.name != "variant":
             given[name] = external.numpy()
     return Frame(graph, given, lowering.tape)
 
@@ -136,6 +140,8 @@ def _finish(model: ir.Model, lowering: Lowering, signature: Signature, table: tu
     for graph in (model.graph, *inner):
         expand_linear(graph)
     del model.graph.opset_imports["modelport"]
+    name_calls(model.graph)
+    name_values(model.graph)
 
 
 def expand_linear(graph: ir.Graph) -> None:
@@ -153,4 +159,6 @@ def expand_linear(graph: ir.Graph) -> None:
         turned.shape = None if weight is None or weight.shape is None else ir.Shape(reversed(list(weight.shape)))
         product.shape = last.shape = result.shape
         last.name, last.type = result.name, result.type
+        for made in tape.nodes:
+            made.meta.update(node.meta)
         ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [result], [last])

@@ -13,4 +13,6 @@ from modelport.backends.keras.lower import (  # noqa: F401  (each enters its row
     recurrent,
     reduce,
     shape,
+    signal,
+    words,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +13,16 @@ import onnx_ir as ir
 
 from modelport.backends.keras.lower.static import Size, sizes
 from modelport.core.report import Note, NoteKind
+from modelport.graph.scopes import CALL, Call
 
 if TYPE_CHECKING:
     from modelport.backends.keras.lower.lowering import Frame, Lowering
 
 Operand = Any
 """A value, or what becomes a constant: an array, a number, a list of integers, or `None` for a missing input."""
+
+_ML_OPSET = 3
+"""The opset of `ai.onnx.ml` that a graph has which uses it."""
 
 _INT64 = frozenset({"Shape", "Size", "NonZero", "ArgMax", "ArgMin"})
 """Operators whose result is int64 whatever their input is."""
@@ -56,13 +62,26 @@ class Context:
     ) -> Sequence[ir.Value]:
         """Write a node with several outputs."""
         values = [self.operand(item, inputs) for item in inputs]
+        if domain == "ai.onnx.ml":
+            self.lowering.graph.opset_imports.setdefault(domain, _ML_OPSET)
         name = self.lowering.unique(f"{self.path}.{op_type.lower()}" if self.path else op_type.lower())
         results = self.tape.op_multi_out(op_type, values, attributes, num_outputs=outputs, domain=domain, name=name)
+        made = results[0].producer()
+        assert made is not None
+        made.meta[CALL] = self.call
         for index, value in enumerate(results):
             value.name = name if index == 0 else self.lowering.unique(f"{name}.{index}")
             if op_type in _INT64:
                 value.type = ir.TensorType(ir.DataType.INT64)
         return results
+
+    @cached_property
+    def call(self) -> Call:
+        """What the nodes are named after: the layer, or the op in its scope."""
+        if self.op is None:
+            return Call(self.path, "", (id(self.results[0].graph), self.results[0].name))
+        operator = re.sub(r"V\d+$", "", self.op.type).lower()
+        return Call(self.path, operator, (id(self.op.graph), self.op.name))
 
     def operand(self, item: Operand, beside: Sequence[Operand] = ()) -> ir.Value | None:
         """An input of a node: numbers take the dtype of the first value beside them, lists are int64."""

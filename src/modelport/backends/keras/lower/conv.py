@@ -184,9 +184,6 @@ _RESIZE = {
 @op(*_RESIZE, needs=(0,))
 def resize(g: Context, x: ir.Value) -> ir.Value:
     mode, more = _RESIZE[g.op.type]
-    shape, target = g.shape(0), [n for n in g.elements(1) or () if isinstance(n, int)]
-    if shape is None or None in shape[1:3] or len(target) != 2:
-        raise g.fail("the sizes to resize from and to are not known")
     coordinates = "asymmetric"
     if g.attr("align_corners"):
         coordinates = "align_corners"
@@ -197,9 +194,21 @@ def resize(g: Context, x: ir.Value) -> ir.Value:
         settings.update(cubic_coeff_a=-0.75, exclude_outside=0)
     if mode == "nearest":
         settings["nearest_mode"] = "floor" if coordinates == "asymmetric" else "round_prefer_ceil"
-    factors = [_scale(int(old or 0), new) for old, new in zip(shape[1:3], target, strict=True)]
-    y = g("Resize", g.transpose(x, to_first(4)), None, np.asarray([1, 1, *factors], np.float32), **settings)
+    y = _resized(g, x, g.elements(1), settings)
     return g.transpose(y if mode == "nearest" else g.cast(y, g.result_dtype()), to_last(4))
+
+
+def _resized(g: Context, x: ir.Value, target: Sequence[Any] | None, settings: dict[str, Any]) -> ir.Value:
+    """A Resize of an image channels last, to sizes that are known or computed; its result is channels first."""
+    shape = g.shape(0)
+    known = target is not None and all(isinstance(n, int) for n in target)
+    if target is not None and known and shape is not None and None not in shape[1:3]:
+        factors = [_scale(int(old or 0), int(new)) for old, new in zip(shape[1:3], target, strict=True)]
+        scales = np.asarray([1, 1, *factors], np.float32)
+        return g("Resize", g.transpose(x, to_first(4)), None, scales, **settings)
+    first = g.transpose(x, to_first(4))
+    sides = g.int64(g.value(g.op.inputs[1]))
+    return g("Resize", first, None, None, g("Concat", g("Shape", first, start=0, end=2), sides, axis=0), **settings)
 
 
 _KERNELS: dict[str, dict[str, Any]] = {
@@ -217,9 +226,8 @@ def scale_and_translate(
         raise g.fail(f"the sizes to resize from are not known, or ONNX has no kernel {kernel!r}")
     if translation.any() or not np.allclose(scale, size / np.asarray(shape[1:3])):
         raise g.fail("an image is moved, or scaled to another size than the one it gets")
-    factors = [_scale(int(old or 0), int(new)) for old, new in zip(shape[1:3], size, strict=True)]
     settings = {"antialias": int(g.attr("antialias")), "exclude_outside": 1, **_KERNELS[kernel]}
-    y = g("Resize", g.transpose(x, to_first(4)), None, np.asarray([1, 1, *factors], np.float32), **settings)
+    y = _resized(g, x, [int(n) for n in size], settings)
     return g.transpose(g.cast(y, g.result_dtype()), to_last(4))
 
 

@@ -19,6 +19,17 @@ from modelport.core.report import Note
 from modelport.core.signature import leaves, map_tree
 
 
+@dataclass(frozen=True)
+class Resource:
+    """Something that the graph reads and that is no variable: a table, say.
+
+    Attributes:
+        handle: the eager tensor that stands for it.
+    """
+
+    handle: Any
+
+
 @dataclass(eq=False)
 class Frame:
     """One graph that is being lowered, and what its placeholders stand for.
@@ -51,7 +62,7 @@ class Frame:
         self.statics = Statics(self.graph, known)
 
     def source(self, tensor: Any) -> Any:
-        """What a resource tensor comes from, through every call: a `Weight`, or the tensor where it is none."""
+        """What a resource tensor comes from, through every call: a `Weight`, a `Resource`, or the tensor itself."""
         thing = self.given.get(tensor.name, tensor)
         if is_tensor(thing) and thing is not tensor and self.caller is not None:
             return self.caller.source(thing)

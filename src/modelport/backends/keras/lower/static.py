@@ -169,6 +169,17 @@ def _of_same(statics: Statics, tensor: Any) -> list[Size] | None:
     return statics.elements(tensor.op.inputs[0])
 
 
+def _of_split(statics: Statics, tensor: Any) -> list[Size] | None:
+    known, parts = statics.elements(tensor.op.inputs[0]), statics.elements(tensor.op.inputs[1])
+    if known is None or parts is None or tensor.op.inputs[0].shape.rank != 1:
+        return None
+    counts = [n if isinstance(n, int) else -1 for n in parts]
+    if min(counts, default=-1) < 0:
+        return None
+    place = next(i for i, output in enumerate(tensor.op.outputs) if output is tensor)
+    return known[sum(counts[:place]) : sum(counts[: place + 1])]
+
+
 def _of_gather(statics: Statics, tensor: Any) -> list[Size] | None:
     known, indices = statics.elements(tensor.op.inputs[0]), statics.elements(tensor.op.inputs[1])
     if known is None or indices is None or tensor.op.inputs[0].shape.rank != 1:
@@ -225,6 +236,7 @@ _ELEMENTS: dict[str, Any] = {
     "ConcatV2": _of_concat,
     "Pack": _of_concat,
     "GatherV2": _of_gather,
+    "SplitV": _of_split,
     "Prod": _of_product,
     **dict.fromkeys(("Identity", "Cast", "Squeeze", "ExpandDims", "Reshape", "EnsureShape"), _of_same),
     **dict.fromkeys(_ARITHMETIC, _of_arithmetic),

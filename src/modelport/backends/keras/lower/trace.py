@@ -83,6 +83,10 @@ def _watched(native: Any, found: Trace) -> Iterator[None]:
                 # Not setattr: Keras would track the function as the layer's state.
                 vars(layer)["call"] = _recorder(layer, path, found)
                 watched.append(layer)
+            for operation in _operations(layer):
+                inside = f"{path}.{operation.name}" if path else operation.name
+                vars(operation)["call"] = _scoped(operation, inside, found)
+                watched.append(operation)
         yield
     finally:
         for layer in watched:
@@ -96,6 +100,31 @@ def _paths(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[Any, str]]:
     yield layer, path
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         yield from _paths(inner, f"{path}.{inner.name}" if path else inner.name, seen)
+
+
+def _operations(layer: Any) -> list[Any]:
+    """The operations of a functional model that are no layers."""
+    import keras
+
+    if not isinstance(layer, keras.models.Model):
+        return []
+    return [each for each in getattr(layer, "operations", ()) if not isinstance(each, keras.Layer)]
+
+
+def _scoped(operation: Any, path: str, found: Trace) -> Callable[..., Any]:
+    """The call of an operation under its name, as Keras does it for layers."""
+    import tensorflow as tf
+
+    original = operation.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if tf.executing_eagerly():
+            return original(*args, **kwargs)
+        with tf.name_scope(operation.name):
+            found.scopes[tf.get_current_name_scope()] = path
+            return original(*args, **kwargs)
+
+    return call
 
 
 def _recorder(layer: Any, path: str, found: Trace) -> Callable[..., Any]:

@@ -75,7 +75,7 @@ def resize(
         pairs = zip(plan, region[: len(chosen)], region[len(chosen) :], strict=True)
         plan = [_Axis(a.index, a.size, a.target, a.scale, begin, end) for a, begin, end in pairs]
     else:
-        plan = [axis for axis in plan if not (isinstance(axis.target, int) and axis.size == axis.target)]
+        plan = [axis for axis in plan if not _is_kept(axis, node)]
     known = targets is not None or isinstance(scales, Constant)
     fast = _interpolate(x, plan, settings, by_size=targets is not None) if known else None
     if fast is not None:
@@ -130,6 +130,18 @@ def _plan(
         target = fixed if fixed is not None else _floor(size, scale, rounded)
         plan.append(_Axis(axis, size, target, scale))
     return plan
+
+
+def _is_kept(axis: _Axis, node: ir.Node) -> bool:
+    """Whether an axis keeps its size: by number, by name, or by a scale of 1."""
+    if isinstance(axis.target, int) and isinstance(axis.size, int) and axis.size == axis.target:
+        return True
+    if isinstance(axis.scale, (int, float)) and axis.scale == 1:
+        return True
+    before, after = (
+        None if v is None or v.shape is None else v.shape[axis.index] for v in (node.inputs[0], node.outputs[0])
+    )
+    return isinstance(before, ir.SymbolicDim) and before.value is not None and before == after
 
 
 def _floor(size: Any, scale: float, rounded: float) -> Any:

@@ -1,0 +1,51 @@
+"""Fourier transforms. A complex tensor is a real one with real and imaginary parts on a last axis of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from modelport.backends.keras.lower.context import Context
+from modelport.backends.keras.lower.static import sizes
+from modelport.backends.keras.lower.table import op
+
+_PARTS = {"complex64": ir.DataType.FLOAT, "complex128": ir.DataType.DOUBLE}
+
+
+def _known(g: Context, value: ir.Value) -> ir.Value:
+    """A complex result, with the dtype of its parts and the shape of the pair."""
+    result = g.op.outputs[0]
+    shape = sizes(result)
+    value.type = ir.TensorType(_PARTS[result.dtype.name])
+    value.shape = None if shape is None else ir.Shape([*shape, 2])
+    return value
+
+
+@op("RFFT", static=(1,))
+def rfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
+    shape, count = g.shape(0), int(length.ravel()[0])
+    size = None if shape is None else shape[-1]
+    if size is None:
+        raise g.fail("the size of the axis that is transformed is not known")
+    if size > count:
+        x = g("Slice", x, [0], [count], [-1])
+    elif size < count:
+        before = [0] * (g.rank(0) - 1)
+        x = g("Pad", x, [*before, 0, *before, count - size])
+    x.type = x.type or ir.TensorType(g.dtype(0))
+    return _known(g, g("DFT", g("Unsqueeze", x, [-1]), None, np.asarray(-2, np.int64), onesided=1))
+
+
+@op("Real", "Imag")
+def part(g: Context, x: ir.Value) -> ir.Value:
+    return g("Gather", x, np.asarray(int(g.op.type == "Imag"), np.int64), axis=-1)
+
+
+@op("ComplexAbs")
+def complex_abs(g: Context, x: ir.Value) -> ir.Value:
+    return g("ReduceL2", x, [-1], keepdims=0)
+
+
+@op("Complex")
+def complex_(g: Context, real: ir.Value, imaginary: ir.Value) -> ir.Value:
+    return _known(g, g("Concat", g("Unsqueeze", real, [-1]), g("Unsqueeze", imaginary, [-1]), axis=-1))
