@@ -310,6 +310,7 @@ def _shapes() -> list[Written]:
         Written("Flatten", (X,), {"axis": -1}, since=11),
         Written("Pad", (X,), {"pads": pads, "value": 0.5}, until=10),
         Written("Pad", (X,), {"pads": pads, "mode": "reflect"}, until=10),
+        Written("Pad", (X,), {"pads": pads, "mode": "edge", "value": 2.0}, until=10),
         Written("Pad", (X, _ints(*pads), _scalar(0.5)), since=11, constants=(1, 2)),
         Written("Pad", (X, _ints(*pads)), {"mode": "edge"}, since=11, constants=(1,)),
         Written("Reshape", (X, _ints(0, -1)), constants=(1,)),

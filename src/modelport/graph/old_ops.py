@@ -101,6 +101,17 @@ def _each_pixel(site: Rewrite, x: ir.Value, rest: Sequence[ir.Value], epsilon: f
     return site.op("Add", site.op("Mul", normal, scale), shift)
 
 
+@old("Pad", until=11)
+def pad(site: Rewrite) -> ir.Value:
+    """The number to pad with is an input now, and only where it is one that pads."""
+    pads, mode = site.attribute("pads", site.attribute("paddings")), site.attribute("mode", "constant")
+    if pads is None:
+        raise site.refused("it says no pads")
+    x, number = site.given(0), site.attribute("value")
+    fill = site.like(number, x) if number is not None and mode == "constant" else None
+    return site.op("Pad", x, site.constant(pads), fill, mode=mode)
+
+
 @old("GroupNormalization", until=21)
 def group_normalization(site: Rewrite) -> ir.Value:
     """Each group had one scale and one bias, where now each channel has its own."""

@@ -175,3 +175,44 @@ def test_equal_values_come_in_the_order_of_their_indices_and_go_home_so() -> Non
     home = mp.transfer(there, to="onnx", example=x)
     for model in (there, home):
         np.testing.assert_array_equal(model(x)[1], [[4, 5, 0, 1], [0, 1, 2, 3]])
+
+
+TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "a sum of numbers": ("g () => (int64 y) <int64 c = {-3}> { y = Add(c, c) }", ()),
+    "a sum of one-element vectors": ("g () => (int64[1] y) <int64[1] c = {-3}, int64 d = {2}> { y = Mul(c, d) }", ()),
+    "a choice of two numbers": (
+        "g (bool x) => (float16 y) <float16 a = {15872}, float16 b = {16640}> { y = Where(x, a, b) }",
+        ("bool",),
+    ),
+    "a mean of integers": (
+        "g (int64[3, 2] x) => (int64[1, 2] y) <int64[1] axes = {0}> { y = ReduceMean(x, axes) }",
+        ("int64",),
+    ),
+    "truths of a known size": (
+        "g () => (bool[3] y) <int64[1] n = {3}> { y = ConstantOfShape<value = bool[1] {1}>(n) }",
+        (),
+    ),
+    "sizes that are split": (
+        "g (float[a, b] x) => (int64[1] y, int64[1] z) { s = Shape(x) y, z = Split<num_outputs = 2>(s) }",
+        ("float32",),
+    ),
+    "a dropout that says its mode alone": (
+        "g (float[3, 2] x) => (float[3, 2] y, bool[3, 2] kept) <bool go = {0}> { y, kept = Dropout(x, , go) }",
+        ("float32",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_known_has_its_dtype_and_rank(name: str) -> None:
+    text, dtypes = TEXTS[name]
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    shapes = [[d.dim_value or 2 for d in value.type.tensor_type.shape.dim] for value in proto.graph.input]
+    inputs = [(RNG.standard_normal(shape) * 9).astype(dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    names = [value.name for value in proto.graph.input]
+    expected = ReferenceEvaluator(proto).run(None, dict(zip(names, inputs, strict=True)))
+    with torch.no_grad():
+        found = build(ir.from_proto(proto)).native(*(torch.from_numpy(np.asarray(x)) for x in inputs))
+    for value, reference in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
+        assert str(value.dtype) == f"torch.{reference.dtype}"
+        np.testing.assert_array_equal(value.numpy(), reference, strict=True)

@@ -151,11 +151,17 @@ class Operands:
             return self.wrap(self.create("get_attr", path, name=identifier(path)).node, operand.value)
         if isinstance(operand, Constant):
             return self._register(operand.value.name or "constant", operand.array, operand.value)
+        value = ir.Value(type=ir.TensorType(operand.dtype), shape=ir.Shape([len(operand.items)] * operand.rank))
         if operand.known:
-            return self._register("sizes", operand.array())
+            return self._register("sizes", operand.array(), value)
         dtype = torch_dtype(operand.dtype)
         parts = [self.anchor.new_full((), item, dtype=dtype) for item in operand.items]
-        return typing.cast(Tensor, torch.stack(parts) if operand.rank else parts[0])
+        made = typing.cast(Tensor, torch.stack(parts) if operand.rank else parts[0])
+        return self.wrap(made.node, value)
+
+    def stored(self, name: str, array: np.ndarray) -> Tensor:
+        """A constant that the module keeps out of its state."""
+        return self._register(name, array)
 
     def _register(self, name: str, array: np.ndarray, value: ir.Value | None = None) -> Tensor:
         name = stem = identifier(name)

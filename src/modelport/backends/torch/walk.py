@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from torch import fx
 
@@ -13,7 +14,7 @@ from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.host import host_op
 from modelport.backends.torch.operands import Operands, identifier
 from modelport.backends.torch.ops import OPS, SIZE_OPS, CannotBuild
-from modelport.backends.torch.registry import HOLD_TEXT, Op, support
+from modelport.backends.torch.registry import HOLD_TEXT, OnHost, Op, support
 from modelport.backends.torch.traced import Constant, Ints, Items, Nothing, Operand, Tensor, WeightRef, is_text
 from modelport.backends.torch.weights import Weights
 from modelport.core.errors import UnsupportedOpError
@@ -118,12 +119,12 @@ class Walk:
     def _build(self, node: ir.Node) -> None:
         operands = [None if value is None else self.lookup(value) for value in node.inputs]
         before = next(iter(reversed(self.operands.graph.nodes)), None)
-        if self._needs_host(node):
-            result = self._on_host(node)
-        else:
-            result = self._sizes(node, operands)
-            if result is NotImplemented:
+        result = self._on_host(node) if self._needs_host(node) else self._sizes(node, operands)
+        if result is NotImplemented:
+            try:
                 result = self._call(node, operands)
+            except OnHost as reason:
+                result = self._on_host(node, f": {reason}")
         results = result if isinstance(result, tuple) else (result,)
         for value, item in zip(node.outputs, results, strict=False):
             self.environment[value] = self._settle(value, item)
@@ -140,12 +141,14 @@ class Walk:
             return False
         return any(is_text(value) for value in (*node.inputs, *node.outputs))
 
-    def _on_host(self, node: ir.Node) -> tuple[Any, ...]:
+    def _on_host(self, node: ir.Node, why: str = "") -> tuple[Any, ...]:
         module, values = host_op(node, self.opsets, self.weights)
         path = self.operands.add_module(node.name or node.op_type, module)
         arguments = [self.operands.argument(self.lookup(value)) for value in values]
         results = self.operands.call(path, *arguments)
-        self.operands.note("fallback", node, f"{node.op_type} runs on the host by NumPy; no gradient goes through it")
+        self.operands.note(
+            "fallback", node, f"{node.op_type} runs on the host by NumPy, and no gradient goes through it{why}"
+        )
         return tuple(results[index] for index in range(len(node.outputs)))
 
     def _sizes(self, node: ir.Node, operands: Sequence[Operand | None]) -> Any:
@@ -170,7 +173,7 @@ class Walk:
         arguments = self._arguments(op, node, operands)
         keywords = _attributes(node)
         unknown = sorted(set(keywords) - op.keywords)
-        if unknown:
+        if unknown and not op.is_open:
             raise CannotBuild(f"its attributes {unknown} are not known")
         context = {"node": node, "operands": self.operands, "module_of": self.module_of}
         keywords |= {name: item for name, item in context.items() if name in op.keywords}
@@ -187,6 +190,8 @@ class Walk:
             ):
                 raise CannotBuild(f"it has {len(operands)} inputs, of which {len(op.inputs)} are known")
             argument = self.operands.convert(operand, op.hints[parameter.name])
+            if operand is None and parameter.default is not inspect.Parameter.empty:
+                argument = parameter.default
             if isinstance(argument, Tensor) and node.op_type not in _AS_STORED:
                 argument = self.operands.widened(argument)
             arguments.append(argument)
@@ -194,6 +199,8 @@ class Walk:
 
     def _settle(self, value: ir.Value, item: Any) -> Operand:
         """A result under its name; in its own dtype where the computation had to use a wider one."""
+        if isinstance(item, (bool, int, float)):
+            return self._number(value, item)
         if not isinstance(item, fx.Proxy):
             assert isinstance(item, (Ints, Constant, WeightRef, Items, Nothing)), (value.name, item)
             return item
@@ -208,6 +215,13 @@ class Walk:
             item.node._rename(_label(producer) + (f"_{place}" if place else ""))
             item.node.meta["named"] = True
         return self.operands.settle(item.node, value)
+
+    @staticmethod
+    def _number(value: ir.Value, item: float) -> Constant:
+        """What an operator makes of known numbers alone."""
+        assert value.dtype is not None
+        array = np.asarray(item, value.dtype.numpy()).reshape([1] * len(value.shape or ()))
+        return Constant(ir.Value(name=value.name, const_value=ir.tensor(array)), array)
 
     def _name_steps(self, node: ir.Node, before: fx.Node | None) -> None:
         """Name what a node's result is computed by after the node, and after what it does."""

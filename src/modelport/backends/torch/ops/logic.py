@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.registry import op
 from modelport.backends.torch.traced import Scalar, Tensor
 
@@ -83,4 +84,8 @@ def bit_shift(x: Tensor, shift: Tensor, *, direction: str) -> Any:
 
 @op("Where")
 def where(condition: Tensor, x: Scalar, y: Scalar, *, node: ir.Node) -> Any:
-    return torch.where(condition, x, y)
+    found = torch.where(condition, x, y)
+    if isinstance(x, Tensor) or isinstance(y, Tensor) or node.outputs[0].dtype is None:
+        return found
+    # Of two numbers torch makes its default dtype.
+    return found.to(torch_dtype(node.outputs[0].dtype))

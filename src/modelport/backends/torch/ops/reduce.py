@@ -65,6 +65,12 @@ def _mean(x: Any, axes: list[int], keepdims: bool) -> Any:
     return torch.mean(x, axes, keepdim=keepdims)
 
 
+def _wide(x: Any) -> Any:
+    """Numbers that have a mean: torch takes none of integers."""
+    floating = x.element.is_floating_point or x.element.is_complex
+    return x if floating else x.to(torch.float64)
+
+
 def _max(x: Any, axes: list[int], keepdims: bool) -> Any:
     return torch.amax(x, axes, keepdim=keepdims)
 
@@ -91,7 +97,7 @@ def _logsumexp(x: Any, axes: list[int], keepdims: bool) -> Any:
 
 _reduction("ReduceSum", _sum)
 _reduction("ReduceProd", _prod)
-_reduction("ReduceMean", _mean)
+_reduction("ReduceMean", _mean, _wide)
 _reduction("ReduceMax", _max, empty=_lowest)
 _reduction("ReduceMin", _min, empty=_highest)
 _reduction("ReduceL1", _sum, torch.abs)

@@ -212,7 +212,7 @@ def reduce_sum(x: Ints, axes: Ints | None = None, *, keepdims: int = 1, noop_wit
 @size_op("ConstantOfShape")
 def constant_of_shape(shape: Ints, *, value: np.ndarray | None = None) -> Any:
     """A vector of equal integers, such as the ones that exporters make from a shape's length."""
-    fill: Sequence[Any] = [0.0] if value is None else value.reshape(-1).tolist()
-    if not shape.known or len(shape.items) != 1 or not isinstance(fill[0], int):
+    if value is None or value.dtype != np.int64 or not shape.known or len(shape.items) != 1:
         return NotImplemented
+    fill: Sequence[Any] = value.reshape(-1).tolist()
     return Ints(tuple(fill) * shape.items[0]) if shape.items[0] <= 64 else NotImplemented
