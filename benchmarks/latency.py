@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -28,6 +29,9 @@ from modelport.core.report import table
 WARM_UP = 2
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
 class Latency(NamedTuple):
     """Median seconds of the native model's call, and the median ratio of the converted model's to it."""
 
@@ -35,22 +39,33 @@ class Latency(NamedTuple):
     ratio: float
 
 
-def paired(converted: Callable[[], Any], native: Callable[[], Any], pairs: int) -> Latency:
-    """Time two calls in turns."""
-    for _ in range(WARM_UP):
-        converted(), native()
-    seconds: list[tuple[float, float]] = []
-    for turn in range(pairs):
-        order = (converted, native) if turn % 2 else (native, converted)
-        times = dict(zip(order, map(_seconds, order), strict=True))
-        seconds.append((times[converted], times[native]))
-    return Latency(statistics.median(b for _, b in seconds), statistics.median(a / b for a, b in seconds))
+@dataclass(frozen=True)
+class Pairs:
+    """How pairs are measured.
 
+    Attributes:
+        count: of pairs.
+        clock: seconds since some time.
+    """
 
-def _seconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    count: int
+    clock: Callable[[], float]
+
+    def of(self, converted: Callable[[], Any], native: Callable[[], Any]) -> Latency:
+        """Time two calls in turns."""
+        for _ in range(WARM_UP):
+            converted(), native()
+        times: list[tuple[float, float]] = []
+        for turn in range(self.count):
+            order = (converted, native) if turn % 2 else (native, converted)
+            seconds = dict(zip(order, map(self._seconds, order), strict=True))
+            times.append((seconds[converted], seconds[native]))
+        return Latency(statistics.median(b for _, b in times), statistics.median(a / b for a, b in times))
+
+    def _seconds(self, call: Callable[[], Any]) -> float:
+        started = self.clock()
+        call()
+        return self.clock() - started
 
 
 def torch_call(model: Any, inputs: tuple[np.ndarray, ...]) -> Callable[[], Any]:
@@ -84,23 +99,23 @@ def keras_call(model: Any) -> Callable[[tuple[np.ndarray, ...]], Callable[[], An
     return bound
 
 
-def to_keras(net: Net, batches: list[int], pairs: int) -> dict[int, Latency]:
+def to_keras(net: Net, batches: list[int], pairs: Pairs) -> dict[int, Latency]:
     moved = mp.transfer(net.torch(), to="keras", example=net.inputs(2), layout="native").native
     ours, theirs = keras_call(moved), keras_call(net.keras())
     found = {}
     for batch in batches:
         inputs = net.keras_inputs(batch)
-        found[batch] = paired(ours(inputs), theirs(inputs), pairs)
+        found[batch] = pairs.of(ours(inputs), theirs(inputs))
     return found
 
 
-def to_torch(net: Net, batches: list[int], pairs: int) -> dict[int, Latency]:
+def to_torch(net: Net, batches: list[int], pairs: Pairs) -> dict[int, Latency]:
     moved = mp.transfer(net.keras(), to="torch", layout="native").native
     native = net.torch()
     found = {}
     for batch in batches:
         inputs = net.inputs(batch)
-        found[batch] = paired(torch_call(moved, inputs), torch_call(native, inputs), pairs)
+        found[batch] = pairs.of(torch_call(moved, inputs), torch_call(native, inputs))
     return found
 
 
@@ -113,20 +128,25 @@ def main() -> None:
     options.add_argument("--pairs", type=int, default=15)
     options.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     options.add_argument("--depth", type=int, default=12, help="layers of the transformers")
+    options.add_argument(
+        "--clock", choices=tuple(CLOCKS), default="wall", help="cpu: what a busy machine does not add to"
+    )
     options.add_argument("--to", nargs="+", choices=tuple(DIRECTIONS), default=list(DIRECTIONS))
     given = options.parse_args()
+    pairs = Pairs(given.pairs, CLOCKS[given.clock])
     rows, ratios = [], []
     for name, net in nets(given.depth).items():
         if given.nets and name not in given.nets:
             continue
         for to in given.to:
-            for batch, latency in DIRECTIONS[to](net, given.batch, given.pairs).items():
+            for batch, latency in DIRECTIONS[to](net, given.batch, pairs).items():
                 ratios.append(latency.ratio)
                 rows.append((f"-> {to}", name, str(batch), f"{1e3 * latency.native:.1f}", f"{latency.ratio:.2f}"))
                 print(*rows[-1], sep="  ", flush=True)
             gc.collect()
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "keras", "tensorflow"))
-    print(f"{platform.machine()}, Python {platform.python_version()}, {libraries}; medians of {given.pairs} pairs")
+    print(f"{platform.machine()}, Python {platform.python_version()}, {libraries}")
+    print(f"medians of {given.pairs} pairs, {given.clock} time, transformers of {given.depth} layers")
     print(table("converted / native", ("", "net", "batch", "native, ms", "ratio"), rows))
     print(f"median {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
 

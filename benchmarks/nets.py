@@ -102,6 +102,10 @@ def _torch_lstm() -> Any:
 
 def _torch_bert(depth: int) -> Any:
     import torch
+
+    from tests.nets.vision import torchvision_models
+
+    torchvision_models()  # transformers imports it
     from transformers import BertConfig, BertModel
 
     class Encoder(torch.nn.Module):

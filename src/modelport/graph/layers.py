@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from modelport.graph.attention import recognize_attention
+from modelport.graph.attention_views import straighten_attention
 from modelport.graph.idioms import recognize_gelu, recognize_layer_norm
 from modelport.graph.normal import drop_dead_nodes
 from modelport.graph.padding import absorb_pads
@@ -30,7 +31,8 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     - `Attention`, where a Dropout drops its weights: ONNX's operator with the ratio as the attribute dropout.
 
     A padding of zeros becomes the padding of the convolution or pooling after it; exact GELU, layer normalization and
-    attention that are written out become the ONNX operators. A node keeps the name and the metadata of what it
+    attention that are written out become the ONNX operators; what stands between an attention and its Linears is as
+    short as it can be. A node keeps the name and the metadata of what it
     replaces, a recurrent one has its parameters' module path for a name. Only weights are absorbed: parameters, frozen
     or not.
 
@@ -55,6 +57,7 @@ def recognize_layers(model: ir.Model) -> ir.Model:
             _matmul(node, weights)
         elif node.op_type == "Gather":
             _gather(node, weights)
+    straighten_attention(model)
     drop_dead_nodes(model)
     model.graph.opset_imports[BUILD_DOMAIN] = 1
     return model

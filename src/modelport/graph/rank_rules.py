@@ -18,6 +18,7 @@ from modelport.graph.relayout import (
     identity,
     inverse,
     movable,
+    rank_of,
     renumbered,
     without,
 )
@@ -211,13 +212,33 @@ def flatten(layout: Relayout, node: ir.Node) -> bool:
     return True
 
 
+def _gather_wants(node: ir.Node, out: Perm | None) -> Sequence[tuple[int, Perm]]:
+    """One index of an axis is taken best where the axis comes first: then it is one piece of memory."""
+    rank = rank_of(node.inputs[0])
+    if out is None or rank is None or rank_of(node.inputs[1]) != 0 or len(out) != rank - 1:
+        return ()
+    axis = int_attribute(node, "axis", 0) % rank
+    return [(0, (axis, *(other if other < axis else other + 1 for other in out)))]
+
+
+def _gathered_from(layout: Relayout, value: ir.Value) -> Perm:
+    """The order to gather from: that which all readers want, where several do or it is there already."""
+    wanted, entry = layout.wanted.get(value), layout.entry(value)
+    fits = wanted is not None and entry.dims is not None and len(wanted) == len(entry.dims)
+    if wanted is not None and fits and (wanted in entry.forms or len(value.uses()) > 1):
+        return wanted
+    return entry.primary
+
+
 def gather(layout: Relayout, node: ir.Node) -> bool:
     """The axis of the data is replaced by those of the indices."""
     value, indices = node.inputs[0], node.inputs[1]
     rank, count = layout.rank(value), layout.rank(indices)
-    if value is None or indices is None or not rank or count is None or layout.perm(value) == identity(rank):
+    if value is None or indices is None or not rank or count is None:
         return False
-    perm, axis = layout.perm(value), int_attribute(node, "axis", 0) % rank
+    perm, axis = _gathered_from(layout, value), int_attribute(node, "axis", 0) % rank
+    if perm == identity(rank) == layout.perm(value):
+        return False
     out: list[int] = []
     for other in perm:
         if other == axis:
@@ -291,6 +312,7 @@ def einsum(layout: Relayout, node: ir.Node) -> bool:
 
 
 RANK_RULES = {
+    ("", "Gather"): Rule(gather, _gather_wants),
     ("", "Transpose"): Rule(transpose, _transpose_wants),
     ("", "Reshape"): Rule(reshape, _reshape_wants),
     ("modelport", "Embedding"): Rule(embedding, nothing),
@@ -299,7 +321,6 @@ RANK_RULES = {
         for op_type, apply in {
             "Einsum": einsum,
             "Flatten": flatten,
-            "Gather": gather,
             "Shape": shape,
             "Size": size,
             "Squeeze": squeeze,

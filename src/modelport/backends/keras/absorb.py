@@ -168,8 +168,10 @@ class Absorption:
         """The layer's name; `None` where the weights' names are not those of one layer's weights."""
         names = set()
         for local, weight in weights.items():
-            fits = weight.name == local or weight.name.endswith("." + local)
-            names.add(weight.name[: -len(local) - 1] if fits else None)
+            front = weight.name.removesuffix(local)
+            # `in_proj_weight` is of the layer `in_proj_`, which says that no dot was there.
+            fits = front != weight.name and (not front or front[-1] in "._")
+            names.add(front.removesuffix(".") if fits else None)
         if len(names) == 1 and None not in names and names != {""}:
             return names.pop()
         if self._strict:

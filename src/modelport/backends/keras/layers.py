@@ -340,7 +340,9 @@ def _portable(prefix: str, names: tuple[str, ...], recurrent: bool) -> tuple[str
             name.replace("_reverse", "") + f"_l{level}" + ("_reverse" if name.endswith("_reverse") else "")
             for name in names
         )
-    return tuple(f"{prefix}.{name}" if prefix else name for name in names)
+    # torch's attention has an `in_proj_weight`: no module `in_proj`, so the layer is `in_proj_`.
+    dot = "" if not prefix or prefix.endswith("_") else "."
+    return tuple(f"{prefix}{dot}{name}" for name in names)
 
 
 class _Found(NamedTuple):
