@@ -33,6 +33,10 @@ class CannotBuild(Exception):
     """What stands in the way of one node; `build` adds the node and raises `UnsupportedOpError`."""
 
 
+class OnHost(CannotBuild):
+    """Why one node runs on the host, whose operator torch has otherwise."""
+
+
 @dataclass(frozen=True)
 class Op:
     """An operator's function, and what its signature says about how to call it."""
@@ -54,6 +58,13 @@ class Op:
         """The keyword-only parameters: the operator's attributes, and what else of the build it asks for."""
         parameters = inspect.signature(self.function).parameters.values()
         return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether it takes any other attribute too; it reads them off the node."""
+        return any(
+            p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(self.function).parameters.values()
+        )
 
 
 def op(*names: str, domain: str = "") -> Callable[[Function], Function]:
