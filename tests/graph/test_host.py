@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from modelport.core.errors import UnsupportedOpError
-from modelport.graph.host import host_node
+from modelport.graph.host import host_computes, host_node
 from modelport.graph.subgraphs import captured, subgraphs
 
 
@@ -65,3 +65,12 @@ def test_a_node_that_cannot_be_computed_names_its_operator() -> None:
     host, _ = host_node(node, opsets)
     with pytest.raises(UnsupportedOpError, match=r"MatMul \(z\) runs on the host"):
         host(np.ones((2, 2), "float32"), np.ones(3, "float32"))
+
+
+def test_what_the_evaluator_has_not_is_known_before_it_runs() -> None:
+    text = "g (float[N] x) => (float[N] y) { y = %s (x) }"
+    opsets = '"" : 21, "ai.onnx.preview.training" : 1, "somewhere" : 1'
+    found = [host_computes(*_first(text % name, opsets)) for name in ("Gelu", "somewhere.Thing")]
+    assert found == [True, False]
+    gradient = 'ai.onnx.preview.training.Gradient <xs = ["x"], y = "x">'
+    assert not host_computes(*_first(text % gradient, opsets))

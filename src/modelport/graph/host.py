@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import RuntimeContextError
 
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.subgraphs import captured, subgraphs
@@ -62,6 +63,19 @@ class HostNode:
             ) from error
         found = dict(zip(wanted, map(_plain, results), strict=True))
         return tuple(found.get(name) for name in self.outputs)
+
+
+def host_computes(node: ir.Node, opsets: Mapping[str, int]) -> bool:
+    """Whether onnx's evaluator has an implementation of a node's operator."""
+    host, _ = host_node(node, opsets)
+    try:
+        _evaluator(host.program)
+    except NotImplementedError:
+        return False
+    except RuntimeError as error:
+        # A function whose body depends on the types of its inputs is known only when they are; no opset is no operator.
+        return isinstance(error, RuntimeContextError)
+    return True
 
 
 def host_node(

@@ -234,3 +234,58 @@ def test_support_tells_native_from_fallback_and_unsupported() -> None:
     assert support("Loop") == "native"
     assert support("ImageDecoder") == "fallback"
     assert support("Add", "somewhere.else") == "unsupported"
+
+
+REGIONS = {
+    "a mean": "sampling_ratio = 2, output_height = 2, output_width = 3, spatial_scale = 0.5",
+    "the old corners": """coordinate_transformation_mode = "output_half_pixel", sampling_ratio = 3,
+        output_height = 2, output_width = 2""",
+}
+
+
+@pytest.mark.parametrize("attributes", REGIONS.values(), ids=REGIONS)
+def test_regions_are_sampled_between_the_pixels(attributes: str, tmp_path: Path) -> None:
+    text = f"""f (float[n, 2, 6, 7] x, float[r, 4] rois, int64[r] which) => (float[r, 2, a, b] y) {{
+        y = RoiAlign <{attributes}> (x, rois, which)
+    }}"""
+    rois = np.array([[1, 2, 9, 8], [-3, 0, 4, 20], [0, 0, 1, 1]], np.float32)
+    check(text, tmp_path, draw(2, 2, 6, 7), rois, np.array([0, 1, 1]))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_points_of_a_kernel_are_moved(mask: bool, tmp_path: Path) -> None:
+    inputs = ", float[n, 8, 5, 3] m" if mask else ""
+    text = f"""f (float[n, 4, 6, 6] x, float[6, 2, 2, 2] w, float[n, 16, 5, 3] o, float[6] b{inputs})
+    => (float[n, 6, 5, 3] y) {{
+        y = DeformConv <group = 2, offset_group = 2, pads = [0, 1, 0, 0], strides = [1, 2]> (x, w, o, b{", m" * mask})
+    }}"""
+    given = [draw(2, 4, 6, 6), draw(6, 2, 2, 2), 2 * draw(2, 16, 5, 3), draw(6)]
+    check(text, tmp_path, *given, *([draw(2, 8, 5, 3)] if mask else []))
+
+
+NARROW = {
+    "FLOAT8E4M3FN": "float8_e4m3fn",
+    "FLOAT8E4M3FNUZ": "float8_e4m3fnuz",
+    "FLOAT8E5M2": "float8_e5m2",
+    "FLOAT8E5M2FNUZ": "float8_e5m2fnuz",
+    "FLOAT4E2M1": "float4_e2m1fn",
+}
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_numbers_are_rounded_to_a_narrow_type_as_by_ml_dtypes(kind: str) -> None:
+    import ml_dtypes
+    import onnx_ir as ir
+
+    from modelport.backends.keras.ops.narrow import MINIFLOATS, rounded_to
+
+    target = np.dtype(getattr(ml_dtypes, NARROW[kind]))
+    most = float(ml_dtypes.finfo(target).max)
+    codes = np.arange(16 if most == 6 else 256, dtype=np.uint8)
+    exact = np.unique(codes.view(target).astype("float32"))
+    exact = exact[np.isfinite(exact)]
+    # Every number of the type, what lies half way between two of them, and close to that.
+    middle = (exact[1:] + exact[:-1]) / 2
+    x = np.concatenate([exact, middle, np.nextafter(middle, 0), np.nextafter(middle, most, dtype="float32")])
+    found = np.asarray(rounded_to(tf.constant(x), MINIFLOATS[ir.DataType[kind]], saturate=True))
+    np.testing.assert_array_equal(found, x.astype(target).astype("float32"))

@@ -12,6 +12,7 @@ from modelport.backends.keras.dynamic.evaluate import implementation
 from modelport.backends.keras.dynamic.host import HOST
 from modelport.backends.keras.runtime import encoded
 from modelport.core.errors import UnsupportedOpError
+from modelport.graph.host import host_computes
 from modelport.graph.subgraphs import captured, subgraphs
 
 
@@ -100,9 +101,9 @@ def put_on_host(node: ir.Node, opsets: Mapping[str, int]) -> str:
         UnsupportedOpError: the host does not know it either.
     """
     name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    if not onnx.defs.has(node.op_type, node.domain):
+    if not host_computes(node, opsets):
         raise UnsupportedOpError(
-            f"Keras has no counterpart for {name} at node {node.name!r}, and the standard does not know it. Replace "
+            f"Keras has no counterpart for {name} at node {node.name!r}, and the host has none either. Replace "
             "the operator in the source model, or use the onnx backend.",
             op_type=node.op_type,
             node=node.name or "",

@@ -18,6 +18,7 @@ from modelport.backends.keras.ops import (
     quant,
     recurrent,
     reduce,
+    sample,
     shape,
     signal,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "quant",
     "recurrent",
     "reduce",
+    "sample",
     "shape",
     "signal",
 ]
