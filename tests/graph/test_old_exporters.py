@@ -293,6 +293,16 @@ def test_the_scales_of_upsample_may_be_computed() -> None:
     np.testing.assert_array_equal(got, IMAGE.repeat(2, axis=2).repeat(3, axis=3))
 
 
+def test_the_slopes_of_an_old_prelu_belong_to_the_channels() -> None:
+    proto = parsed(
+        "g (float[2, 3, 4, 3] x, float[3] s) => (float[2, 3, 4, 3] y) { y = PRelu (x, s) }",
+        opset=6,
+    )
+    x, slope = np.random.default_rng(0).standard_normal((2, 3, 4, 3)).astype("f"), np.array([0.5, 2, -1], np.float32)
+    (found,) = evaluate(normalize(ir.from_proto(proto)), x=x, s=slope)
+    np.testing.assert_allclose(found, np.where(x < 0, x * slope[:, None, None], x), rtol=1e-6)
+
+
 def test_opset_6_broadcasts_where_it_was_told_to() -> None:
     proto = parsed(
         "g (float[2, 3, 4, 4] x, float[3] b) => (float[2, 3, 4, 4] y) { y = Add<broadcast = 1, axis = 1>(x, b) }",

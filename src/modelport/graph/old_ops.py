@@ -167,3 +167,13 @@ def simplified_layer_normalization(site: Rewrite) -> ir.Value:
         raise site.refused("its second output, the inverse deviation, is used")
     settings = {name: site.attribute(name) for name in ("axis", "epsilon", "stash_type")}
     return site.op("RMSNormalization", site.given(0), site.given(1), **settings)
+
+
+@old("PRelu", until=7)
+def prelu(site: Rewrite) -> ir.Value:
+    """A slope of one axis belonged to the channels; now it would stand at the last axis."""
+    x, slope = site.given(0), site.given(1)
+    count, dims = site.rank(x), site.dims(slope)
+    if count is not None and dims is not None and len(dims) == 1 and dims[0] != 1 and count > 2:
+        slope = site.op("Unsqueeze", slope, site.constant(range(1, count - 1)))
+    return site.op("PRelu", x, slope)
