@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelport.core.backend import Backend
+from modelport.core.errors import SignatureError
 from modelport.core.signature import Arrays, Signature
 
 Event = Mapping[str, Any]
@@ -86,11 +87,14 @@ class Model:
             progress: whether to show a progress bar.
 
         Raises:
-            SignatureError: an input does not fit.
+            SignatureError: an input does not fit, or an input or output is a sequence or an optional.
         """
         import joblib
         from tqdm.auto import tqdm
 
+        odd = [spec.name for spec in (*self.signature.inputs, *self.signature.outputs) if not spec.is_tensor]
+        if odd:
+            raise SignatureError(f"{odd} are no tensors, so there are no rows to go through: call the model instead.")
         arrays = self.signature.bind(x)
         batches = list(_batches(arrays, batch_size))
         run = joblib.delayed(lambda batch: self._backend.run(self.native, batch, self.signature))

@@ -164,11 +164,22 @@ def _output_rows(
     found = _run(right, given if orders is None else orders.to_native(given))
     found = _rename(found if orders is None else orders.to_source(found), right.signature, left.signature, "outputs")
     batch = _batch_size(inputs)
-    return [measure(name, "output", batch, expected[name], found[name], tolerance) for name in expected]
+    return [row for name in expected for row in _value_rows(name, batch, expected[name], found[name], tolerance)]
+
+
+def _value_rows(name: str, batch: int, expected: Any, found: Any, tolerance: float) -> list[ParityRow]:
+    """A row per array: one for each element of a sequence; an empty optional is only like another empty one."""
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        items = enumerate(zip(expected, found, strict=True))
+        return [row for i, pair in items for row in _value_rows(f"{name}[{i}]", batch, *pair, tolerance)]
+    if isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
+        return [measure(name, "output", batch, expected, found, tolerance)]
+    error = 0.0 if expected is None and found is None else float("inf")
+    return [ParityRow(name, "output", batch, error, error, tolerance)]
 
 
 def _batch_size(inputs: Arrays) -> int:
-    return next((len(array) for array in inputs.values() if array.ndim), 1)
+    return next((len(array) for array in inputs.values() if isinstance(array, np.ndarray) and array.ndim), 1)
 
 
 def measure(
@@ -206,7 +217,8 @@ def _gradient_rows(
         return [], ()
     outputs = _run(left, inputs)
     rng = np.random.default_rng(0)
-    cotangents = {n: rng.standard_normal(a.shape).astype(a.dtype) for n, a in outputs.items() if a.dtype.kind == "f"}
+    floats = {n: a for n, a in outputs.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+    cotangents = {n: rng.standard_normal(a.shape).astype(a.dtype) for n, a in floats.items()}
     if not cotangents:
         return [], ()
     expected = first.gradients(left.native, inputs, cotangents, left.signature)
