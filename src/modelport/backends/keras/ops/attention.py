@@ -9,7 +9,7 @@ import onnx_ir as ir
 from keras import ops
 
 from modelport.backends.keras.ops.registry import op
-from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, plus, rank, size, sizes
+from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, plus, precise, rank, size, sizes
 from modelport.graph.splice import BUILD_DOMAIN, is_op, scalar
 
 
@@ -276,8 +276,11 @@ def linear_attention(
 
 
 def _per_head(x: Any, heads: int) -> Any:
-    """(batch, sequence, heads) or (batch, sequence, heads * features) -> (batch, heads, sequence, 1 or features)."""
-    return cast(_heads(x, heads), "float32")
+    """What each head, or all of them, has -> (batch, heads or 1, sequence, features or 1).
+
+    It comes as (batch, sequence, heads), (batch, sequence, heads * features) or (batch, sequence, 1).
+    """
+    return cast(_heads(x, 1 if size(x, 2) == 1 else heads), "float32")
 
 
 @op("CausalConvWithState")
@@ -285,12 +288,13 @@ def causal_conv_with_state(
     x: Any, weight: Any, bias: Any = None, past: Any = None, *, activation: str = "none", outputs: int = 1
 ) -> Any:
     reach = size(weight, 2) - 1
+    kind = dtype(x)
     data = ops.pad(x, ((0, 0), (0, 0), (reach, 0))) if past is None else ops.concatenate([past, x], axis=2)
     total: Any = None
     for tap in range(reach + 1):
-        seen = part(data, 2, tap, tap - reach or None)
-        term = ops.multiply(seen, along(weight[:, 0, tap], 1, 3))
+        seen = precise(part(data, 2, tap, tap - reach or None))
+        term = ops.multiply(seen, along(precise(weight[:, 0, tap]), 1, 3))
         total = term if total is None else plus(total, term)
-    total = total if bias is None else plus(total, along(bias, 1, 3))
-    total = ops.silu(total) if activation in ("silu", "swish") else total
+    total = total if bias is None else plus(total, along(precise(bias), 1, 3))
+    total = cast(ops.silu(total) if activation in ("silu", "swish") else total, kind)
     return (total, part(data, 2, -reach, None) if reach else data[:, :, :0]) if outputs > 1 else total
