@@ -17,7 +17,7 @@ from modelport.core.signature import Arrays, Signature
 if TYPE_CHECKING:
     from onnx_ir import Model as Graph
 
-Support = Literal["native", "fallback", "unsupported"]
+Support = Literal["native", "custom", "fallback", "unsupported"]
 
 
 class Exported(NamedTuple):

@@ -151,13 +151,14 @@ class CheckRow:
     Attributes:
         op_type: the operator, with its domain where it is not ONNX's own.
         count: how many nodes have it.
-        support: `"native"`, `"fallback"` or `"unsupported"`.
+        support: `"native"`, `"custom"` (in the framework, by a layer of modelport's), `"fallback"` (on the host) or
+            `"unsupported"`.
         nodes: the names of the first nodes that have it.
     """
 
     op_type: str
     count: int
-    support: Literal["native", "fallback", "unsupported"]
+    support: Literal["native", "custom", "fallback", "unsupported"]
     nodes: tuple[str, ...] = ()
 
 

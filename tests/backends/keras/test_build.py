@@ -19,6 +19,7 @@ keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
 from modelport.backends.keras.build import build  # noqa: E402
+from modelport.backends.keras.files import open_keras  # noqa: E402
 from modelport.backends.keras.parameters import parameters  # noqa: E402
 
 MLP = """mlp (float[batch, 4] x) => (float[batch, 2] y) {
@@ -247,8 +248,11 @@ def test_a_shape_that_only_the_run_tells_goes_into_a_layer_of_its_own(tmp_path: 
     np.testing.assert_allclose(tape.gradient(loss, source), 2 * x, rtol=1e-6)
 
 
-def test_a_model_too_deep_for_the_usual_recursion_limit_is_built_and_says_so() -> None:
+def test_a_model_too_deep_for_the_usual_recursion_limit_is_built_and_read_and_says_so(tmp_path: Path) -> None:
     steps = "\n".join(f"x{i + 1} = Sin (x{i})" for i in range(1200))
     built = build(portable(f"f (float[2] x0) => (float[2] x1200) {{ {steps} }}"))
     assert any("recursion" in note.message for note in built.notes)
-    assert np.isfinite(built.native(draw(2))).all()
+    wanted = built.native(draw(2))
+    assert np.isfinite(wanted).all()
+    built.native.save(tmp_path / "deep.keras")
+    np.testing.assert_array_equal(open_keras(tmp_path / "deep.keras").native(draw(2)), wanted)

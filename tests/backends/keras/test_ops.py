@@ -230,8 +230,8 @@ def test_what_depends_on_values_runs_in_a_layer_of_its_own(tmp_path: Path) -> No
 
 def test_support_tells_native_from_fallback_and_unsupported() -> None:
     assert support("Add") == "native"
-    assert support("NonZero") == "native"
-    assert support("Loop") == "native"
+    assert support("NonZero") == "custom"
+    assert support("Loop") == "custom"
     assert support("ImageDecoder") == "fallback"
     assert support("Add", "somewhere.else") == "unsupported"
 

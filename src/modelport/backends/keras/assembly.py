@@ -33,7 +33,7 @@ def assemble(program: Program) -> keras.Model:
     _note_unused_inputs(program, tensors)
     deep = depth(tensors)
     if deep > _SHALLOW:
-        limit = f"call sys.setrecursionlimit({deep + 1000}) before it is loaded from a .keras file"
+        limit = f"call sys.setrecursionlimit({deep + 1000}) before Keras itself loads it from a .keras file"
         program.note("changed", "model", f"is {deep} operations deep, and Keras walks it recursively: {limit}")
     returns = map_tree(lambda name: outputs[name], program.signature.returns)
     with recursion(2 * deep):

@@ -79,7 +79,8 @@ def open_h5(path: Path) -> Opened:
 def _load(path: Path, suffix: str, *, safe_mode: bool) -> Opened:
     import keras
 
-    from modelport.backends.keras import runtime  # noqa: F401 (registers the layer that holds a fallback)
+    from modelport.backends.keras import runtime  # noqa: F401 (registers the layers of ours)
+    from modelport.backends.keras.names import recursion
 
     # Keras goes by the suffix, which a caller's path need not have.
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +88,17 @@ def _load(path: Path, suffix: str, *, safe_mode: bool) -> Opened:
         if path.suffix != suffix:
             named = Path(folder) / f"model{suffix}"
             named.symlink_to(path.resolve())
-        return Opened(keras.models.load_model(named, compile=False, safe_mode=safe_mode))
+        # Keras walks a model recursively, from its outputs to its inputs.
+        with recursion(2 * _layer_count(path)):
+            return Opened(keras.models.load_model(named, compile=False, safe_mode=safe_mode))
+
+
+def _layer_count(path: Path) -> int:
+    """How many layers a file's model has, those of inner models too."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("config.json").count(b'"class_name"')
+    return (_model_config(path) or "").count('"class_name"')
 
 
 def open_savedmodel(path: Path) -> Opened:

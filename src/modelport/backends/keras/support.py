@@ -11,7 +11,9 @@ from modelport.core.backend import Support
 
 
 def support(op_type: str, domain: str = "") -> Support:
-    """Whether Keras or TensorFlow has an operator of the normal form, or the host computes it."""
-    if (domain, op_type) in OPS or (domain, op_type) in DYNAMIC:
+    """Whether Keras has an operator of the normal form, or TensorFlow in a layer of ours, or the host computes it."""
+    if (domain, op_type) in OPS:
         return "native"
+    if (domain, op_type) in DYNAMIC:
+        return "custom"
     return "fallback" if onnx.defs.has(op_type, domain) else "unsupported"
