@@ -66,6 +66,25 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         }""",
         [draw(2, 5, 3)],
     ),
+    "frequencies of an axis of any length": (
+        "f (float[b, t, 1] x) => (float[b, t, 2] y) { a = Constant <value = int64 {1}> ()  y = DFT (x, , a) }",
+        [draw(2, 7, 1) / 10],
+    ),
+    "what has frequencies of an axis of any length": (
+        """f (float[b, t, 3, 2] x) => (float[b, t, 3, 2] y) {
+            a = Constant <value = int64 {1}> ()  y = DFT <inverse = 1> (x, , a)
+        }""",
+        [draw(2, 7, 3, 2) / 10],
+    ),
+    "a row for every frame of a sound": (
+        """f (float[1, 3] x, float[b, 1, t] z) => (float[u, 3] y) {
+            w = Constant <value = float[1, 1, 2] {1.0, 2.0}> ()
+            c = Conv <kernel_shape = [2], strides = [3]> (z, w)
+            n = Shape <start = 2> (c)  three = Constant <value_ints = [3]> ()
+            s = Concat <axis = 0> (n, three)  y = Expand (x, s)
+        }""",
+        [draw(1, 3), draw(2, 1, 8)],
+    ),
     "as much is put before as there is": (
         """f (float[b, t] x) => (float[b, u] y) {
             n = Shape <start = 1> (x)  zeros = Constant <value_ints = [0, 0]> ()

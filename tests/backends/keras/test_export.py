@@ -390,3 +390,15 @@ def test_an_exported_keras_model_is_a_source_and_keeps_its_dilation(tmp_path: An
     found = operators(restored)
     assert (found["Conv"], found["Gelu"]) == (2, 1)
     assert len(BACKEND.parameters(restored)) == len(BACKEND.parameters(model))
+
+
+def test_a_slice_is_cut_at_places_that_the_run_tells() -> None:
+    class Middle(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            length = tf.shape(x, tf.int32)[1]
+            begin = tf.scatter_nd([[1]], [length // 3], [2])
+            return tf.strided_slice(x, begin, tf.shape(x) - begin, [1, 1])
+
+    x = keras.Input((None,))
+    model = keras.Model(x, Middle()(x))
+    assert error(model, np.arange(14, dtype="float32").reshape(2, 7)) == 0

@@ -17,15 +17,23 @@ _END = (1 << 62, -(1 << 62))
 
 @op("StridedSlice", needs=(0,))
 def strided_slice(g: Context, x: ir.Value) -> ir.Value:
-    begin, end, strides = (g.elements(index) for index in (1, 2, 3))
+    begin, end, strides = _bounds(g, 1), _bounds(g, 2), g.elements(3)
     if begin is None or end is None or strides is None:
-        raise g.fail("the bounds of a slice are computed")
+        raise g.fail("how many axes a slice cuts, or in which steps, is computed")
     plan = _StridedPlan(g, begin, end, strides)
     if plan.axes:
         x = plan.slice(g, x)
     if plan.dropped:
         x = g("Squeeze", x, plan.dropped)
     return g("Unsqueeze", x, plan.new) if plan.new else x
+
+
+def _bounds(g: Context, index: int) -> list[Any] | None:
+    """The bounds that an input gives, each a number or one that the run tells; `None` where their number is unknown."""
+    found, shape = g.elements(index), g.shape(index)
+    if found is None and shape is not None and isinstance(shape[0], int):
+        return [Unknown(g.op.inputs[index].name, place) for place in range(shape[0])]
+    return found
 
 
 class _StridedPlan:

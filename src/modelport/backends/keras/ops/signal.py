@@ -8,24 +8,33 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from modelport.backends.keras.ops.index import counting, length
 from modelport.backends.keras.ops.registry import CannotBuild, Ints, op
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import dtype, keras_dtype, part, plus, positive, rank, size
+from modelport.backends.keras.ops.tensors import cast, dtype, keras_dtype, part, plus, positive, rank, size, sizes
 
 
 def _fourier(count: int, into: int, inverse: bool, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The cosine and sine matrices (count, into) of a discrete Fourier transform."""
-    angles = 2 * np.pi * np.outer(np.arange(count), np.arange(into)) / (into if inverse else count)
+    angles = 2 * np.pi * np.outer(np.arange(count), np.arange(into)) / count
     scale = 1 / count if inverse else 1.0
     sine = np.sin(angles) if inverse else -np.sin(angles)
     return (np.cos(angles) * scale).astype(name), (sine * scale).astype(name)
 
 
-def transformed(x: Any, count: int, inverse: bool, onesided: bool) -> Any:
+def _fourier_of(x: Any, axis: int, inverse: bool) -> tuple[Any, Any]:
+    """The same matrices for an axis of which only the run tells the size."""
+    count, steps = length(x, axis), ops.reshape(counting(x, axis), (-1,))
+    # Whole turns are taken off while the numbers are whole: large angles would lose digits.
+    turns = ops.mod(ops.multiply(ops.expand_dims(steps, 1), ops.expand_dims(steps, 0)), count)
+    size_ = cast(count, dtype(x))
+    angles = ops.divide(ops.multiply(cast(turns, dtype(x)), 2 * np.pi), size_)
+    cosine, sine = ops.cos(angles), ops.sin(angles)
+    return (ops.divide(cosine, size_), ops.divide(sine, size_)) if inverse else (cosine, ops.negative(sine))
+
+
+def transformed(x: Any, cosine: Any, sine: Any) -> Any:
     """The transform over the last but one axis of (..., time, 1 or 2), as a product with the Fourier matrices."""
-    into = count // 2 + 1 if onesided else count
-    cosine, sine = _fourier(count, count, inverse, dtype(x))
-    cosine, sine = cosine[:, :into], sine[:, :into]
     real = x[..., 0]
     parts = ops.matmul(real, cosine), ops.matmul(real, sine)
     if size(x, -1) == 2:
@@ -38,17 +47,21 @@ def transformed(x: Any, count: int, inverse: bool, onesided: bool) -> Any:
 
 
 @op("DFT")
-def dft(x: Any, length: Ints | None = None, axis: Ints | None = None, *, inverse: int = 0, onesided: int = 0) -> Any:
+def dft(x: Any, count: Ints | None = None, axis: Ints | None = None, *, inverse: int = 0, onesided: int = 0) -> Any:
     along_axis = positive(axis[0] if axis else -2, rank(x))
     if onesided and inverse:
         raise CannotBuild("the inverse of a one-sided transform has real results; use a two-sided one")
-    count = length[0] if length else size(x, along_axis)
-    x = part(x, along_axis, 0, min(count, size(x, along_axis)))
-    missing = count - size(x, along_axis)
-    x = padded(x, [(0, missing if i == along_axis else 0) for i in range(rank(x))])
+    if sizes(x)[along_axis] is None and not count and not onesided:
+        matrices = _fourier_of(x, along_axis, bool(inverse))
+    else:
+        own = size(x, along_axis)
+        whole = count[0] if count else own
+        x = part(x, along_axis, 0, min(whole, own))
+        x = padded(x, [(0, max(whole - own, 0) if i == along_axis else 0) for i in range(rank(x))])
+        matrices = _fourier(whole, whole // 2 + 1 if onesided else whole, bool(inverse), dtype(x))
     order = [i for i in range(rank(x) - 1) if i != along_axis]
     perm = (*order, along_axis, rank(x) - 1)
-    result = transformed(ops.transpose(x, perm), count, bool(inverse), bool(onesided))
+    result = transformed(ops.transpose(x, perm), *matrices)
     return ops.transpose(result, tuple(int(i) for i in np.argsort(perm)))
 
 
@@ -62,7 +75,7 @@ def stft(x: Any, step: Ints, window: Any = None, length: Ints | None = None, *, 
     frames = ops.take(x, places, axis=1)
     if window is not None:
         frames = ops.multiply(frames, ops.reshape(window, (1, 1, count, 1)))
-    return transformed(frames, count, False, bool(onesided))
+    return transformed(frames, *_fourier(count, count // 2 + 1 if onesided else count, False, dtype(frames)))
 
 
 def _window(name: str, rule: Callable[[np.ndarray], np.ndarray]) -> None:
