@@ -68,6 +68,18 @@ def dotted(text: str) -> str:
     return ".".join(part for part in parts if part) or "_"
 
 
+def scoped(name: str) -> str:
+    """A node's name as a dotted path; exporters that repeat the module above in a name say it once.
+
+    Example:
+        >>> scoped("/layer1/layer1.0/relu/Relu"), scoped("model/dense/BiasAdd"), scoped("encoder.0.relu_1")
+        ('layer1.0.relu.Relu', 'model.dense.BiasAdd', 'encoder.0.relu_1')
+    """
+    parts = [part for part in name.split("/") if part]
+    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
+    return ".".join(re.sub(r"[^\w.-]", "_", part) for part in kept) or "_"
+
+
 def dotted_names(texts: Iterable[str]) -> dict[str, str]:
     """Portable names for foreign ones, all different, none of them the module path of another.
 

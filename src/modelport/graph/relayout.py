@@ -250,7 +250,7 @@ class Relayout:
         """A new node before the one being visited."""
         name = self._fresh(f"{inputs[0].name}_{op_type.lower()}")
         value = ir.Value(name=name, shape=ir.Shape(dims), type=inputs[0].type)
-        node = ir.node(op_type, inputs, attributes, outputs=[value], name=self._fresh(f"node_{name}"))
+        node = ir.node(op_type, inputs, attributes, outputs=[value], name=name)
         if self._cursor is None:
             self.graph.append(node)
         else:

@@ -123,7 +123,7 @@ def test_prelu_is_a_layer(slopes: int) -> None:
 def test_dropout_drops_in_training_only() -> None:
     text = """f (float[n, 100] x) => (float[n, 100] y) {
         ratio = Constant <value_float = 0.4> ()
-        ["drop.dropout_1"] y = Dropout (x, ratio)
+        ["drop"] y = Dropout (x, ratio)
     }"""
     model = build(portable(text)).native
     layer = model.get_layer("drop")

@@ -64,7 +64,7 @@ def test_weights_are_in_layers_under_their_own_names() -> None:
     assert list(module.state_dict()) == ["a.weight", "a.bias", "b.0.weight", "b.0.bias"]
     assert isinstance(module.get_submodule("a"), nn.Linear)
     assert isinstance(module.get_submodule("b.0"), nn.Linear)
-    assert [node.name for node in module.graph.nodes if node.op == "call_module"] == ["h", "y"]
+    assert [node.name for node in module.graph.nodes if node.op == "call_module"] == ["a", "b_0"]
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -201,7 +201,7 @@ def test_batch_norm_statistics_move_and_dropout_drops_in_train_mode() -> None:
     tensors = {f"bn.{name}": np.abs(array(3)) for name in names} | {"ratio": np.array(0.5, np.float32)}
     nodes = [
         helper.make_node("BatchNormalization", ["x", *(f"bn.{name}" for name in names)], ["h"], momentum=0.8),
-        helper.make_node("Dropout", ["h", "ratio"], ["y"], name="drop.dropout_1"),
+        helper.make_node("Dropout", ["h", "ratio"], ["y"], name="drop"),
     ]
     roles = {"bn.weight": "parameter", "bn.bias": "parameter", "bn.running_mean": "buffer", "bn.running_var": "buffer"}
     module = build(graph(nodes, {"x": ("n", 3, 4)}, {"y": ("n", 3, 4)}, tensors, roles)).native

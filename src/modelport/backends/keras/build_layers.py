@@ -14,6 +14,7 @@ from modelport.backends.keras.ops.conv import Numbers, cropped, dilated, explici
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import dtype, positive, rank, sizes
 from modelport.graph.layout import DOMAIN as CHANNELS_LAST
+from modelport.graph.names import scoped
 
 if TYPE_CHECKING:
     from modelport.backends.keras.build import Program
@@ -221,6 +222,14 @@ def layer_normalization(place: Place, x: Any, *, axis: int = -1, epsilon: float 
     return built(x)
 
 
+@layer("RMSNormalization")
+def rms_normalization(place: Place, x: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Any:
+    axes = list(range(positive(axis, rank(x)) - rank(x), 0))
+    if axes != [-1] or tuple(sizes(x)[-1:]) != place.shape("weight") or dtype(x) != "float32":
+        return None
+    return place.layer(layers.RMSNormalization, axis=-1, epsilon=epsilon, like=x)(x)
+
+
 def constant_bias(place: Place) -> bool:
     """Whether a bias is a constant other than 0."""
     array = constant(place.node, 2)
@@ -250,9 +259,7 @@ def dropout(program: Program, node: ir.Node, x: Any) -> Any:
 
 def dropped(program: Program, node: ir.Node, x: Any, ratio: float) -> Any:
     """A tensor behind a Dropout layer of a node's name."""
-    path, _, last = str(node.name or "dropout").rpartition(".")
-    # An exporter's node is called after its module: `encoder.drop.dropout_1`.
-    name = path if path and last.startswith("dropout") else str(node.name or "dropout")
+    name = scoped(node.name or "dropout")
     made = layers.Dropout(ratio, name=program.names.fresh(name), dtype=dtype(x))
     program.keep(made)
     return made(x)

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.operands import Operands, identifier
 from modelport.backends.torch.padding import Window, crop_or_pad_output, pad_input
 from modelport.backends.torch.registry import CannotBuild, op
 from modelport.backends.torch.traced import Constant, Operand, Scalar, Tensor, Weight, WeightRef
+from modelport.graph.names import scoped
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -259,6 +261,27 @@ def _layer_normalization(
     return y if bias is None else y + operands.tensor(bias), mean, inverse
 
 
+@op("RMSNormalization")
+def rms_normalization(
+    x: Tensor,
+    scale: Weight,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    node: ir.Node,
+    operands: Operands,
+) -> Any:
+    shape = x.dims[axis % x.rank :]
+    if None in shape or _dims(scale) != shape or x.element != torch_dtype(stash_type):
+        wide = x.to(torch_dtype(stash_type))
+        mean = torch.mean(torch.square(wide), list(range(axis % x.rank, x.rank)), keepdim=True)
+        return (wide * torch.rsqrt(mean + epsilon)).to(x.element) * operands.tensor(scale)
+    sizes = cast(list[int], list(shape))
+    path = operands.weights.place(lambda: nn.RMSNorm(sizes, eps=short(epsilon)), {"weight": scale}, node)
+    return F.rms_norm(x, sizes, operands.tensor(scale), epsilon) if path is None else operands.call(path, x)
+
+
 @op("GroupNormalization")
 def group_normalization(
     x: Tensor,
@@ -346,9 +369,10 @@ def _drop_as_told(x: Tensor, ratio: Any, training: Any) -> tuple[Any, Any]:
 
 
 def dropout_path(node: ir.Node, layer: nn.Dropout, operands: Operands) -> str:
-    """Where a Dropout goes: at the module that its node is named after, or beside that one's weights."""
-    scope, _, leaf = (node.name or "dropout").rpartition(".")
-    path = scope if scope and leaf.startswith("dropout") else f"{scope}.dropout" if scope else identifier(leaf)
+    """Where a Dropout goes: where its node's name says, or as `dropout` beside an operator that drops on its way."""
+    path = scoped(node.name or "dropout")
+    if node.op_type != "Dropout":
+        path = f"{path.rpartition('.')[0]}.dropout".lstrip(".")
     path = ".".join(identifier(part) if not part.isdigit() else part for part in path.split("."))
     placed = operands.weights.root.get_submodule(path) if operands.weights.has(path) else None
     if isinstance(placed, nn.Dropout) and placed.p == layer.p:

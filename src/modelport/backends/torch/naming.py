@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import onnx_ir as ir
+
+from modelport.graph.scopes import CALL, name_calls, name_values, torch_call
 
 
 def separate_outputs(graph: ir.Graph) -> None:
@@ -20,22 +20,20 @@ def separate_outputs(graph: ir.Graph) -> None:
 
 
 def name_nodes(model: ir.Model) -> None:
-    """Name every node after the module that made it (`encoder.0.linear`) and forget where its source code lies."""
-    counts: dict[str, int] = {}
-    for node in model.graph:
-        scopes = re.findall(r"'([^']*)'", node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
-        # The scopes are dotted paths of modules, outermost first, and at last the operator.
-        path = re.sub(r"@\d+", "", scopes[-2]) if len(scopes) > 1 else ""
-        operator = re.sub(r"_\d+$", "", scopes[-1]) if scopes else node.op_type.lower()
-        name = f"{path}.{operator}" if path and not path.startswith("_") else operator
-        counts[name] = counts.get(name, 0) + 1
-        node.name = name if counts[name] == 1 else f"{name}_{counts[name] - 1}"
+    """Name every node and value after the module that made it, and forget where its source code lies."""
+    graph = model.graph
+    for node in graph.all_nodes():
+        call = torch_call(node)
         _forget(node)
+        if call is not None:
+            node.meta[CALL] = call
         for value in node.outputs:
             _forget(value)
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+    for value in (*graph.inputs, *graph.initializers.values()):
         _forget(value)
-    _forget(model.graph)
+    _forget(graph)
+    name_calls(graph)
+    name_values(graph)
 
 
 def _forget(thing: ir.Node | ir.Value | ir.Graph | ir.Model) -> None:
