@@ -20,6 +20,7 @@ from modelport.graph.expr import Expr, Size, parse
 from modelport.graph.shape_info import FOLLOWED, MAX_ELEMENTS, ShapeInfo, Site, Source, as_objects, record, stated_dim
 from modelport.graph.shape_rules import RULES
 from modelport.graph.shape_subgraphs import SUBGRAPHS
+from modelport.graph.shape_untold import UNTOLD, Typed
 from modelport.graph.shape_values import VALUES
 from modelport.graph.shape_windows import WINDOWS
 from modelport.graph.weights import roles
@@ -55,7 +56,9 @@ def _walk(graph: ir.Graph, info: ShapeInfo, opsets: dict[str, int]) -> None:
             SUBGRAPHS[key](node, info, lambda inner: _walk(inner, info, opsets))
             continue
         site = Site(node, info)
-        found = _infer_with_onnx(node, info, opsets)
+        found: dict[ir.Value, Typed] = dict(_infer_with_onnx(node, info, opsets))
+        if key in UNTOLD:
+            found[node.outputs[0]] = UNTOLD[key](site)
         rule = RULES.get(key) or WINDOWS.get(key)
         dims = None if rule is None else rule(site)
         for index, value in enumerate(node.outputs):
