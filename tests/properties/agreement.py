@@ -55,7 +55,7 @@ def kind(told: str) -> str:
 def reduced(example: Example, fails: Callable[[Example], bool]) -> Example:
     """The smallest part of a failing graph that is found to fail: one output, with values inside as inputs."""
     try:
-        known = [_values(example, feeds) for feeds in example.feeds]
+        known = [values_of(example, feeds) for feeds in example.feeds]
     except oracle.NoOracle:
         return example
     best = example
@@ -78,7 +78,7 @@ def reduced(example: Example, fails: Callable[[Example], bool]) -> Example:
     return best
 
 
-def _values(example: Example, feeds: Feeds) -> dict[str, Any]:
+def values_of(example: Example, feeds: Feeds) -> dict[str, Any]:
     """Every value of the outermost graph."""
     graph = example.model.graph
     opset = example.model.opset_import[0].version

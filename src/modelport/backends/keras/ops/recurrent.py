@@ -25,10 +25,19 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def unrolled(cell: Cell, steps: Sequence[Any], states: list[Any], lengths: Any = None) -> tuple[list[Any], list[Any]]:
-    """The outputs of all steps and the last states; steps beyond a row's length change nothing and give zeros."""
+def unrolled(
+    cell: Cell, steps: Sequence[tuple[int, Any]], states: list[Any], lengths: Any = None
+) -> tuple[list[Any], list[Any]]:
+    """The outputs of all steps and the last states; steps beyond a row's length change nothing and give zeros.
+
+    Args:
+        cell: one step.
+        steps: every step's place in time and its input, in the order in which they are taken.
+        states: the first ones.
+        lengths: of every row, (batch,).
+    """
     outputs = []
-    for step, x in enumerate(steps):
+    for step, x in steps:
         new = cell(x, states)
         shown = new[0]
         if lengths is not None:
@@ -117,9 +126,7 @@ def _run(
         backward = direction == "reverse" or i == 1
         functions = [ACTIVATIONS[name] for name in names[i * len(defaults) : (i + 1) * len(defaults)]]
         states = [zeros if s is None else s[i] for s in initial]
-        order = steps[::-1] if backward else steps
-        if backward and lengths is not None:
-            raise CannotBuild("sequence lengths of a reverse direction have no counterpart")
+        order = list(enumerate(steps))[:: -1 if backward else 1]
         outputs, last = unrolled(cell_of(i, functions), order, states, lengths)
         results.append(ops.stack(outputs[::-1] if backward else outputs, axis=0))
         finals.append(last)

@@ -94,8 +94,6 @@ def _unroll(
         raise CannotBuild("it fits no torch layer and its number of steps is not known; give the input a static length")
     initial = [None if s is None else (s.transpose(0, 1) if settings.layout else s) for s in states]
     backwards = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[settings.direction]
-    if lengths is not None and any(backwards):
-        raise CannotBuild("it runs backwards over sequences of different lengths; pad them all to one length")
     outputs, finals = [], []
     for index, back in enumerate(backwards):
         carry = [x.new_zeros((batch, hidden)) if s is None else torch.select(s, 0, index) for s in initial]
@@ -116,7 +114,7 @@ def _direction(
         new = step(torch.select(sequence, 0, time), *carry)
         emitted = new[0]
         if lengths is not None:
-            # A sequence that has ended keeps its state and gives zeros.
+            # A sequence that has ended, or backwards not begun, keeps its state and gives zeros.
             alive = torch.gt(lengths, time).unsqueeze(1)
             new = tuple(torch.where(alive, fresh, old) for fresh, old in zip(new, carry, strict=True))
             emitted = torch.where(alive, emitted, torch.zeros_like(emitted))

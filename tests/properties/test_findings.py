@@ -1,0 +1,84 @@
+"""What random graphs have shown to be wrong once, as small as it gets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import pytest
+
+from modelport.core.registry import backend as registered
+from tests.properties.agreement import trouble, values_of
+from tests.properties.graphs import Example
+
+
+@dataclass(frozen=True)
+class Found:
+    """A graph in ONNX's textual form.
+
+    Attributes:
+        text: the graph.
+        opset: of the graph.
+        sizes: of its symbolic dimensions, for two runs.
+        most: integers among the inputs are drawn from 1 to it.
+        weights: initializers by name, drawn in these shapes.
+        on: the backends.
+    """
+
+    text: str
+    opset: int = 21
+    sizes: tuple[dict[str, int], ...] = ({"n": 2, "t": 3}, {"n": 3, "t": 5})
+    most: int = 3
+    weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    on: tuple[str, ...] = ("torch", "keras", "onnx")
+
+    def example(self) -> Example:
+        model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {self.opset}]> {self.text}')
+        rng = np.random.default_rng(5)
+        for name, shape in self.weights:
+            array = rng.uniform(-1, 1, shape).astype(np.float32)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        feeds = tuple({v.name: self._drawn(v, sizes, rng) for v in model.graph.input} for sizes in self.sizes)
+        names = [value.name for value in model.graph.output]
+        bare = Example(model, feeds, ({},) * len(feeds), dict.fromkeys(names, 1e-4))
+        known = [values_of(bare, feed) for feed in feeds]
+        return Example(model, feeds, tuple({name: values[name] for name in names} for values in known), bare.tolerances)
+
+    def _drawn(self, value: onnx.ValueInfoProto, sizes: dict[str, int], rng: np.random.Generator) -> np.ndarray:
+        kind = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        shape = [sizes[dim.dim_param] if dim.dim_param else dim.dim_value for dim in kind.shape.dim]
+        if dtype.kind in "iu":
+            return np.asarray(rng.integers(1, self.most, shape, endpoint=True), dtype)
+        return np.asarray(rng.uniform(-2, 2, shape), dtype)
+
+
+RNN = (("w", (1, 2, 3)), ("r", (1, 2, 2)))
+
+FINDINGS = {
+    "a recurrent layer goes backwards over sequences of different lengths": Found(
+        """g (float[4, n, 3] x, int32[n] lengths) => (float[a, b, c, d] y, float[a, b, c] last) {
+            y, last = RNN<direction = "reverse", hidden_size = 2, activations = ["Relu"]>(x, w, r, , lengths)
+        }""",
+        weights=RNN,
+        most=4,
+    ),
+    "a recurrent layer goes both ways over sequences of different lengths": Found(
+        """g (float[4, n, 3] x, int32[n] lengths) => (float[a, b, c, d] y, float[a, b, c] last) {
+            y, last = GRU<direction = "bidirectional", hidden_size = 2, clip = 0.5>(x, w, r, , lengths)
+        }""",
+        weights=(("w", (2, 6, 3)), ("r", (2, 6, 2))),
+        most=4,
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras", "onnx"])
+@pytest.mark.parametrize("name", FINDINGS)
+def test_what_was_found_is_right_now(name: str, backend: str) -> None:
+    found = FINDINGS[name]
+    if backend in found.on:
+        told = trouble(registered(backend), found.example())
+        assert not told, re.sub(r"\s+", " ", told)
