@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from modelport.graph.layers import BUILD_DOMAIN, recognize_layers
 from modelport.graph.normal import normalize
 from modelport.graph.weights import set_roles
-from tests.graph.running import model_of, tensor, weight
+from tests.graph.running import evaluate, model_of, tensor, weight
 
 RNG = np.random.default_rng(0)
 
@@ -149,6 +149,56 @@ def test_what_is_nearly_a_gelu_is_none():
     constants = {"half": np.float32(0.7), "one": np.float32(1), "r2": np.float32(math.sqrt(2))}
 
     assert "Gelu" not in [node.op_type for node in recognized(parsed(GELUS["torch"], **constants))]
+
+
+TANHS = {
+    "pow": "p = Pow(x, three) a = Mul(c, p) b = Add(x, a) d = Mul(b, k) t = Tanh(d) e = Add(t, one) h = Mul(x, half) "
+    "y = Mul(h, e)",
+    "mul": "q = Mul(x, x) p = Mul(q, x) a = Mul(p, c) b = Add(a, x) d = Mul(k, b) t = Tanh(d) e = Add(one, t) "
+    "h = Mul(e, x) y = Mul(half, h)",
+}
+
+
+@pytest.mark.parametrize("name", TANHS)
+def test_an_approximate_gelu_that_is_written_out_is_recognised(name):
+    constants = {"half": 0.5, "one": 1.0, "three": 3.0, "c": 0.044715, "k": math.sqrt(2 / math.pi)}
+    model = parsed(TANHS[name], **{key: np.float32(value) for key, value in constants.items()})
+    x = RNG.standard_normal((4, 3)).astype("float32")
+    (expected,) = evaluate(normalize(model), {"x": x})
+
+    (node,) = recognized(model)
+
+    assert (node.op_type, node.attributes["approximate"].value) == ("Gelu", "tanh")
+    np.testing.assert_allclose(evaluate(recognize_layers(normalize(model)), {"x": x})[0], expected, atol=1e-5)
+
+
+def test_a_value_times_its_sigmoid_is_a_swish():
+    (node,) = recognized(parsed("s = Sigmoid(x) y = Mul(x, s)"))
+    assert (node.op_type, [value.name for value in node.inputs]) == ("Swish", ["x"])
+    kinds = [node.op_type for node in recognized(parsed("s = Sigmoid(x) t = Tanh(x) y = Mul(t, s)"))]
+    assert "Swish" not in kinds
+
+
+RMS_NORMS = {
+    "pow": "p = Pow(x, two) v = ReduceMean(p, axes) a = Add(v, eps) s = Sqrt(a) n = Div(x, s) y = Mul(w, n)",
+    "mul": "p = Mul(x, x) v = ReduceMean(p, axes) a = Add(eps, v) s = Sqrt(a) i = Reciprocal(s) n = Mul(x, i) "
+    "y = Mul(n, w)",
+}
+
+
+@pytest.mark.parametrize("name", RMS_NORMS)
+def test_an_rms_norm_that_is_written_out_is_recognised(name):
+    constants = {"two": np.float32(2), "eps": np.float32(1e-6), "axes": np.array([-1])}
+    model = parsed(RMS_NORMS[name], w=RNG.standard_normal(3).astype("float32"), **constants)
+    set_roles(model, {"w": "parameter"})
+    x = RNG.standard_normal((4, 3)).astype("float32")
+    (expected,) = evaluate(normalize(model), {"x": x})
+
+    (node,) = recognized(model)
+
+    assert node.op_type == "RMSNormalization"
+    assert node.attributes["epsilon"].value == pytest.approx(1e-6)
+    np.testing.assert_allclose(evaluate(recognize_layers(normalize(model)), {"x": x})[0], expected, atol=1e-5)
 
 
 NORMS = {

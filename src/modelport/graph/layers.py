@@ -6,10 +6,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from modelport.graph.activations import recognize_activations
 from modelport.graph.attention import recognize_attention
 from modelport.graph.attention_views import straighten_attention
-from modelport.graph.idioms import recognize_gelu, recognize_layer_norm
 from modelport.graph.normal import drop_dead_nodes
+from modelport.graph.norms import recognize_layer_norm, recognize_rms_norm
 from modelport.graph.padding import absorb_pads
 from modelport.graph.recurrent_layers import recognize_recurrent
 from modelport.graph.splice import BUILD_DOMAIN, is_op, only_use, replace_outputs
@@ -30,11 +31,10 @@ def recognize_layers(model: ir.Model) -> ir.Model:
       num_layers, bidirectional, reverse, batch_first, dropout, and nonlinearity (RNN) or linear_before_reset (GRU);
     - `Attention`, where a Dropout drops its weights: ONNX's operator with the ratio as the attribute dropout.
 
-    A padding of zeros becomes the padding of the convolution or pooling after it; exact GELU, layer normalization and
-    attention that are written out become the ONNX operators; what stands between an attention and its Linears is as
-    short as it can be. A node keeps the name and the metadata of what it
-    replaces, a recurrent one has its parameters' module path for a name. Only weights are absorbed: parameters, frozen
-    or not.
+    A padding of zeros becomes the padding of the convolution or pooling after it. GELU, SiLU, layer and RMS
+    normalization and attention that are written out become the ONNX operators; what stands between an attention and
+    its Linears is as short as it can be. A node keeps the name and the metadata of what it replaces, a recurrent one
+    has its parameters' module path for a name. Only weights are absorbed: parameters, frozen or not.
 
     Args:
         model: what `normalize` returned.
@@ -44,8 +44,9 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     """
     weights = {name for name, role in roles(model).items() if role != "buffer"}
     absorb_pads(model)
-    recognize_gelu(model)
+    recognize_activations(model)
     recognize_layer_norm(model, weights)
+    recognize_rms_norm(model, weights)
     recognize_attention(model)
     recognize_recurrent(model)
     for node in list(model.graph.all_nodes()):

@@ -117,3 +117,13 @@ def discard(node: ir.Node) -> None:
             for inner in attribute.as_graph().all_nodes():
                 for place in range(len(inner.inputs)):
                     inner.replace_input_with(place, None)
+
+
+def other(node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """The second operand of a node of two, where a value is the first or the other way round."""
+    return node.inputs[1] if node.inputs[0] is value else node.inputs[0]
+
+
+def is_near(number: float | None, wanted: float) -> bool:
+    """Whether a number is another up to the rounding of float16, in which constants are stored too."""
+    return number is not None and abs(number - wanted) <= 1e-3 * abs(wanted)

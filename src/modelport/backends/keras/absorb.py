@@ -25,6 +25,7 @@ WEIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     (CHANNELS_LAST, "InstanceNormalization"): AFFINE,
     (CHANNELS_LAST, "PRelu"): ("weight",),
     ("", "LayerNormalization"): AFFINE,
+    ("", "RMSNormalization"): ("weight",),
 }
 """The layers' weights by the names that torch gives them; they are the operator's inputs from 1 on."""
 

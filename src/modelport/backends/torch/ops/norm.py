@@ -8,16 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.registry import op
 from modelport.backends.torch.traced import Tensor
-
-
-@op("RMSNormalization")
-def rms_normalization(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Any:
-    wide = x.to(torch_dtype(stash_type))
-    mean = torch.mean(torch.square(wide), list(range(axis % x.rank, x.rank)), keepdim=True)
-    return (wide * torch.rsqrt(mean + epsilon)).to(x.element) * scale
 
 
 @op("LRN")

@@ -1,82 +1,12 @@
-"""Operators that exporters write out: exact GELU and layer normalization."""
+"""Normalizations that exporters write out."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
-from modelport.graph.splice import is_op, only_use, replace_outputs, scalar
-
-_CLOSE = 1e-3
-"""Constants are stored in float16 too."""
-
-
-def recognize_gelu(model: ir.Model) -> int:
-    """Write every `x * 0.5 * (1 + erf(x / sqrt(2)))`, in whatever order, as one Gelu, in place; how many there were."""
-    found = 0
-    for node in list(model.graph.all_nodes()):
-        if node.op_type == "Erf" and not node.domain:
-            match = _gelu(node)
-            if match is not None:
-                x, result = match
-                replace_outputs([result], "Gelu", [x], {"approximate": "none"})
-                found += 1
-    return found
-
-
-def _gelu(erf: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """The argument and the result of the GELU that an Erf is part of."""
-    x = _scaled_by(erf.inputs[0], math.sqrt(0.5))
-    plus = only_use(erf.outputs[0])
-    if x is None or plus is None or plus.op_type != "Add" or not _near(_other_scalar(plus, erf.outputs[0]), 1.0):
-        return None
-    value, factor, seen = plus.outputs[0], 1.0, False
-    while not (seen and _near(factor, 0.5)):
-        node = only_use(value)
-        if node is None or node.op_type not in ("Mul", "Div") or node.domain:
-            return None
-        number = _other_scalar(node, value)
-        if number is not None:
-            if node.op_type == "Div" and node.inputs[0] is not value:
-                return None
-            factor *= number if node.op_type == "Mul" else 1 / number
-        else:
-            times = None if seen or node.op_type == "Div" else _multiple_of(_other(node, value), x)
-            if times is None:
-                return None
-            factor, seen = factor * times, True
-        value = node.outputs[0]
-    return x, value
-
-
-def _scaled_by(value: ir.Value | None, factor: float) -> ir.Value | None:
-    """What a value is that multiple of."""
-    node = None if value is None else value.producer()
-    if node is None or node.domain:
-        return None
-    if node.op_type == "Div":
-        number = scalar(node.inputs[1])
-        return node.inputs[0] if number and _near(1 / number, factor) else None
-    if node.op_type == "Mul":
-        for index in (0, 1):
-            if _near(scalar(node.inputs[index]), factor):
-                return node.inputs[1 - index]
-    return None
-
-
-def _multiple_of(value: ir.Value | None, x: ir.Value) -> float | None:
-    """The number times x that a value is."""
-    if value is x:
-        return 1.0
-    node = None if value is None else value.producer()
-    if node is None or node.domain or node.op_type not in ("Mul", "Div"):
-        return None
-    if node.inputs[0] is x:
-        number = scalar(node.inputs[1])
-        return None if not number else number if node.op_type == "Mul" else 1 / number
-    return scalar(node.inputs[0]) if node.op_type == "Mul" and node.inputs[1] is x else None
+from modelport.graph.splice import is_op, only_use, other, replace_outputs, scalar
 
 
 def recognize_layer_norm(model: ir.Model, weights: Collection[str]) -> int:
@@ -104,13 +34,13 @@ def _layer_norm(norm: ir.Node, weights: Collection[str]) -> bool:
     x, axis, epsilon = parts
     assert x.shape is not None
     tail = tuple(x.shape[axis:])
-    scale = _other(scaled, norm.outputs[0])
+    scale = other(scaled, norm.outputs[0])
     if not _fits(scale, tail, weights):
         return False
     shifted = only_use(scaled.outputs[0])
     shift = None
     if shifted is not None and shifted.op_type == "Add":
-        shift = _other(shifted, scaled.outputs[0])
+        shift = other(shifted, scaled.outputs[0])
     if _fits(shift, tail, weights) and shifted is not None:
         result, inputs = shifted.outputs[0], [x, scale, shift]
     else:
@@ -190,13 +120,49 @@ def _fits(value: ir.Value | None, tail: tuple[object, ...], weights: Collection[
     return value is not None and value.name in weights and value.shape is not None and tuple(value.shape) == tail
 
 
-def _other(node: ir.Node, value: ir.Value) -> ir.Value | None:
-    return node.inputs[1] if node.inputs[0] is value else node.inputs[0]
+def recognize_rms_norm(model: ir.Model, weights: Collection[str]) -> int:
+    """Write every `weight * x / sqrt(mean(x ** 2) + epsilon)` over the last axes as one node, in place.
+
+    Args:
+        model: a normalised graph.
+        weights: the names of the initializers that are weights.
+
+    Returns:
+        How many there were.
+    """
+    found = 0
+    for node in list(model.graph.all_nodes()):
+        if node.op_type in ("Div", "Mul") and not node.domain and node.graph is not None:
+            found += _rms_norm(node, weights)
+    return found
 
 
-def _other_scalar(node: ir.Node, value: ir.Value) -> float | None:
-    return scalar(_other(node, value))
+def _rms_norm(norm: ir.Node, weights: Collection[str]) -> bool:
+    for x, deviation in _quotients(norm):
+        root = deviation.producer()
+        plus = None if root is None or root.inputs[0] is None else root.inputs[0].producer()
+        scaled = only_use(norm.outputs[0])
+        if root is None or root.op_type != "Sqrt" or plus is None or plus.op_type != "Add" or x.shape is None:
+            continue
+        for index in (0, 1):
+            epsilon, mean = scalar(plus.inputs[1 - index]), plus.inputs[index]
+            square = _squared(mean)
+            axis = None if square is None else _mean_axis(mean, square)
+            if epsilon is None or axis is None or not _is_square(square, x):
+                continue
+            if scaled is None or scaled.op_type != "Mul" or scaled.domain:
+                return False
+            scale = other(scaled, norm.outputs[0])
+            if scale is None or not _fits(scale, tuple(x.shape[axis:]), weights):
+                return False
+            settings = {"axis": axis, "epsilon": epsilon}
+            replace_outputs([scaled.outputs[0]], "RMSNormalization", [x, scale], settings)
+            return True
+    return False
 
 
-def _near(number: float | None, wanted: float) -> bool:
-    return number is not None and abs(number - wanted) <= _CLOSE * abs(wanted)
+def _is_square(value: ir.Value | None, x: ir.Value) -> bool:
+    node = None if value is None else value.producer()
+    if node is None or node.domain or node.inputs[0] is not x:
+        return False
+    return (node.op_type == "Mul" and node.inputs[1] is x) or (node.op_type == "Pow" and scalar(node.inputs[1]) == 2)
