@@ -304,7 +304,9 @@ def test_a_random_op_is_refused_with_its_layer() -> None:
             return x + tf.random.normal((6,))
 
     x = keras.Input((6,), name="x")
-    with pytest.raises(UnsupportedOpError, match=r"RandomStandardNormal.*'noisy'") as caught:
+    with pytest.raises(
+        UnsupportedOpError, match=r"RandomStandardNormal.*'noisy', line \d+ of .*test_export.py"
+    ) as caught:
         exported(keras.Model(x, Noisy(name="noisy")(x)))
     assert caught.value.op_type == "RandomStandardNormal"
 

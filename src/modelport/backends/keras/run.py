@@ -365,6 +365,22 @@ def _place(error: Exception) -> str:
     return f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
 
 
+def line_of(op: Any) -> str:
+    """The line of the user's own code that made an op of a traced graph; empty where only a framework's code did."""
+    import keras
+    import tensorflow as tf
+
+    import modelport
+
+    frameworks = tuple(str(Path(module.__file__ or "").parent) for module in (keras, tf, modelport))
+    for frame in reversed(list(op.traceback or ())):
+        if frame.filename == __file__:
+            break  # further out is the code that asked for the export
+        if not frame.filename.startswith(frameworks):
+            return f", line {frame.lineno} of {frame.filename}"
+    return ""
+
+
 def build(native: Any, signature: Signature) -> None:
     """Make the variables, and perhaps layers, that a Keras model makes on its first call: a graph must not make any."""
     import tensorflow as tf

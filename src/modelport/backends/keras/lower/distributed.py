@@ -12,6 +12,8 @@ from modelport.core.signature import map_tree
 def replaced(layer: Any) -> Callable[..., Any]:
     """The `call` of a layer that is traced."""
     original = layer.call
+    if keras_class(layer, {"UpSampling2D"}) and not _has_own_call(layer, "UpSampling2D"):
+        return _upsampled(layer, original)
     if keras_class(layer, {"TimeDistributed"}) is None or _has_own_call(layer, "TimeDistributed"):
         return original
 
@@ -41,3 +43,17 @@ def _at_once(inner: Any, inputs: Any, training: Any) -> Any:
         return tf.reshape(rows, tf.concat([[-1], front, rows.shape.as_list()[1:]], 0))
 
     return map_tree(apart, outputs)
+
+
+def _upsampled(layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Interpolation to sizes that are computed: Keras asks a symbolic tensor which of them is larger."""
+
+    def call(inputs: Any) -> Any:
+        import tensorflow as tf
+
+        smooth = layer.interpolation in ("bilinear", "bicubic") and layer.data_format == "channels_last"
+        if not smooth or inputs.shape.rank != 4 or None not in inputs.shape.as_list()[1:3]:
+            return original(inputs)
+        return tf.image.resize(inputs, tf.shape(inputs)[1:3] * list(layer.size), layer.interpolation)
+
+    return call

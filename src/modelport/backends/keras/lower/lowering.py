@@ -14,6 +14,7 @@ from modelport.backends.keras.lower.context import Context
 from modelport.backends.keras.lower.static import Statics
 from modelport.backends.keras.lower.table import OPS, PATTERNS
 from modelport.backends.keras.lower.trace import Call, Trace
+from modelport.backends.keras.run import line_of
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
 from modelport.core.signature import leaves, map_tree
@@ -232,6 +233,7 @@ class Lowering:
         """The error for an op, with its layer and why the layer was not lowered as a whole."""
         op = context.op
         where = f" in layer {context.path!r}" if context.path else ""
+        where += line_of(op) if op is not None else ""
         parts = context.path.split(".")
         paths = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
         why = next((self.trace.refusals[path] for path in paths if path in self.trace.refusals), "")

@@ -108,6 +108,11 @@ def hashing(g: Context, **_: Any) -> ir.Value:
     raise g.fail(_HASHES)
 
 
+@op("StringToHashBucketFast", "StringToHashBucketStrong", "StringToHashBucket", needs=())
+def hash_bucket(g: Context) -> ir.Value:
+    raise g.fail(_HASHES)
+
+
 def _text_refuses(layer: Any, arguments: dict[str, Any]) -> str:
     if layer._standardize not in (None, "lower"):
         return (
