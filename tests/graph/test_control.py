@@ -176,3 +176,14 @@ def test_what_only_a_branch_that_goes_has_read_goes_with_it() -> None:
     normal = normalize(_model(text))
     assert [node.op_type for node in normal.graph] == ["Neg"]
     assert not normal.graph.initializers
+
+
+def test_a_category_mapper_is_the_label_encoder_that_came_after_it() -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21, "ai.onnx.ml" : 3]>
+    g (string[n] x) => (int64[n] y) {
+      y = ai.onnx.ml.CategoryMapper <cats_strings = ["a", "b"], cats_int64s = [4, 7]> (x)
+    }""")
+    (node,) = normalize(model).graph
+    assert (node.op_type, node.outputs[0].name) == ("LabelEncoder", "y")
+    assert list(node.attributes["keys_strings"].as_strings()) == ["a", "b"]
+    assert list(node.attributes["values_int64s"].as_ints()) == [4, 7]

@@ -199,7 +199,27 @@ def _attribute(node: ir.Node, name: str) -> onnx.AttributeProto:
     return onnx.defs.get_schema(node.op_type, node.domain).attributes[name].default_value
 
 
+def _category_mapper(node: ir.Node) -> None:
+    """The encoder of labels that came after it."""
+    words = node.attributes["cats_strings"].as_strings()
+    numbers = list(node.attributes["cats_int64s"].as_ints())
+    source = node.inputs[0]
+    if source is not None and source.dtype == ir.DataType.STRING:
+        default = node.attributes.get_int("default_int64", -1)
+        attributes = {"keys_strings": words, "values_int64s": numbers, "default_int64": default}
+    else:
+        default = node.attributes.get_string("default_string", "_Unused")
+        attributes = {"keys_int64s": numbers, "values_strings": words, "default_string": default}
+    encoder = ir.node("LabelEncoder", node.inputs, attributes, domain="ai.onnx.ml", name=node.name)
+    assert node.graph is not None
+    node.graph.insert_before(node, encoder)
+    encoder.outputs[0].type = node.outputs[0].type
+    encoder.outputs[0].shape = node.outputs[0].shape
+    replace_node(node, encoder.outputs)
+
+
 _WRITERS = {
+    ("ai.onnx.ml", "CategoryMapper"): _category_mapper,
     ("", "SequenceMap"): _own_body,
     ("ai.onnx.preview", "FlexAttention"): _own_body,
     **{(TRAINING, name): _optimizer for name in ("Adagrad", "Adam", "Momentum")},

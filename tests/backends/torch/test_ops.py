@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from modelport.backends.torch.build import build
 from modelport.backends.torch.ops import OPS, support
+from tests.graph.running import run
 
 RNG = np.random.default_rng(3)
 F4 = ("batch", 4, 6, 8)
@@ -216,3 +217,15 @@ def test_what_is_known_has_its_dtype_and_rank(name: str) -> None:
     for value, reference in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
         assert str(value.dtype) == f"torch.{reference.dtype}"
         np.testing.assert_array_equal(value.numpy(), reference, strict=True)
+
+
+def test_the_largest_values_of_regions_are_those_of_onnx_runtime() -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n, 2, 7, 9] x, float[r, 5] rois) => (float[r, 2, 2, 3] y) {
+      y = MaxRoiPool <pooled_shape = [2, 3], spatial_scale = 0.5> (x, rois)
+    }""")
+    x = np.random.default_rng(2).standard_normal((2, 2, 7, 9)).astype("float32")
+    rois = np.array([[0, 0, 0, 17, 13], [1, 3, 1, 9, 11], [0, 4, 4, 5, 5], [1, 12, 8, 30, 30]], "float32")
+    inputs = {"x": x, "rois": rois}
+    found = build(model).native(torch.from_numpy(x), torch.from_numpy(rois))
+    np.testing.assert_allclose(found.numpy(), run(model, inputs)[0], rtol=1e-6)

@@ -1,7 +1,8 @@
 """Branches and loops that only the run decides, as modules around the modules of their graphs.
 
 In eager mode they are Python's own control flow, so that gradients go through them. While torch exports a model they
-become `torch.cond`, `while_loop` and `scan` where those can say it: tensors only, of shapes that do not change.
+become `torch.cond` and `while_loop` where those can say it: tensors only, of shapes that do not change. A Scan is then
+written out over its length, which has to be static.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class If(nn.Module):
 
     def forward(self, condition: Any, *values: Any) -> tuple[Any, ...]:
         """The outputs of the branch that the condition, one boolean, chooses."""
-        if torch.compiler.is_exporting() and all(isinstance(value, torch.Tensor) for value in values):
+        if torch.compiler.is_exporting() and _tensors(values):
             return torch.cond(torch.reshape(condition, []), self._then, self._else, values)
         return self._then(*values) if bool(condition) else self._else(*values)
 
@@ -171,10 +172,9 @@ class Scan(nn.Module):
             states = list(results[: self.states])
             for row, item in zip(rows, results[self.states :], strict=True):
                 row.append(item)
-        return (*states, *(self._joined(*parts) for parts in zip(rows, self.outputs, self.stacks, strict=True)))
-
-    def _joined(self, row: Sequence[torch.Tensor], how: Scanned, empty: Empty) -> torch.Tensor:
-        return how.joined(row) if row else empty.make(torch.device("cpu"), how.axis)
+        found = zip(rows, self.outputs, self.stacks, strict=True)
+        joined = (how.joined(row) if row else e.make(scanned[0].device, how.axis) for row, how, e in found)
+        return (*states, *joined)
 
 
 def _tensors(values: Sequence[Any]) -> bool:
