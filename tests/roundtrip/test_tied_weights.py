@@ -42,6 +42,12 @@ def test_tied_weights_come_home_under_both_names(net: Tied, way: str) -> None:
     assert mp.compare(net, home).ok
 
 
+def test_a_framework_that_keeps_one_name_has_the_gradient_of_both(net: Tied) -> None:
+    report = mp.compare(net, mp.transfer(net, to="keras", example=EXAMPLE))
+    assert report.ok, report
+    assert [row.name for row in report.rows if row.kind == "gradient"] == ["embedding.weight"]
+
+
 def test_tied_weights_trained_in_keras_go_into_the_own_class(net: Tied, tmp_path: Path) -> None:
     moved = mp.transfer(net, to="keras", example=EXAMPLE)
     assert len(moved.native.trainable_weights) == 1

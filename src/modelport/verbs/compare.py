@@ -231,4 +231,6 @@ def _gradient_rows(
         for name in expected
         if name in found
     ]
-    return rows, tuple(sorted(set(expected) ^ set(found)))
+    both = expected.keys() & found.keys()
+    tied = {alias for model in (left, right) for alias, name in model.aliases.items() if name in both}
+    return rows, tuple(sorted((expected.keys() ^ found.keys()) - tied))
