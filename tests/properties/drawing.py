@@ -316,18 +316,22 @@ class Scope:
         return self.given(np.asarray(numbers, dtype), "c")
 
     def given(self, array: np.ndarray, stem: str = "c") -> Value:
-        """An array as an initializer of this graph or of the outermost one, or as a Constant."""
+        """An array as an initializer or a Constant.
+
+        A setting in floats, such as the scales of a Resize, is for its operator alone: what else read it would make a
+        weight of it.
+        """
         if array.size > MAX_ELEMENTS:
             raise Unfit
         value = Value(self.source.fresh(stem), (array,) * 4)
         tensor = numpy_helper.from_array(array, value.name)
+        scope = self if stem == "c" or self.chance(50) else self.root()
         if stem == "c" and self.chance(40):
             self.nodes.append(helper.make_node("Constant", [], [value.name], value=tensor))
-            self.values.append(value)
-            return value
-        scope = self if self.chance(50) else self.root()
-        scope.initializers.append(tensor)
-        scope.values.append(value)
+        else:
+            scope.initializers.append(tensor)
+        if stem == "w" or array.dtype not in GRAIN:
+            scope.values.append(value)
         return value
 
     # Nodes.

@@ -17,7 +17,7 @@ from tests.properties.operators import grow
 
 OPSETS = (28, 21, 18, 17, 13, 11, 9, 7, 26, 24, 23, 20, 19, 16, 15, 14, 12, 10, 8, 22, 25, 27)
 
-TAPE = 2000
+TAPE = 1200
 """How many bytes a graph is made of: more than most take."""
 
 Feeds = dict[str, np.ndarray]

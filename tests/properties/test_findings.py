@@ -72,6 +72,37 @@ FINDINGS = {
         weights=(("w", (2, 6, 3)), ("r", (2, 6, 2))),
         most=4,
     ),
+    "an LSTM clips what goes into its gates": Found(
+        """g (float[4, n, 3] x) => (float[a, b, c, d] y, float[a, b, c] last) {
+            y, last = LSTM<clip = 0.3, hidden_size = 2>(x, w, r)
+        }""",
+        weights=(("w", (1, 8, 3)), ("r", (1, 8, 2))),
+    ),
+    "an LSTM couples its input and forget gates": Found(
+        """g (float[4, n, 3] x) => (float[a, b, c, d] y, float[a, b, c] last) {
+            y, last = LSTM<input_forget = 1, hidden_size = 2>(x, w, r)
+        }""",
+        weights=(("w", (1, 8, 3)), ("r", (1, 8, 2))),
+    ),
+    "an LSTM has peepholes": Found(
+        """g (float[4, n, 3] x, int32[n] lengths) => (float[a, b, c, d] y, float[a, b, c] last) {
+            y, last = LSTM<clip = 0.8, direction = "reverse", hidden_size = 2>(x, w, r, , lengths, , , p)
+        }""",
+        weights=(("w", (1, 8, 3)), ("r", (1, 8, 2)), ("p", (1, 6))),
+        most=4,
+    ),
+    "the norm of one integer is an integer": Found(
+        "g (int32 x) => (int32 y, int32 z, int32 w) { y = ReduceL2(x) z = ReduceMean(x) w = ReduceSum(x) }"
+    ),
+    "corners are aligned where the scale leads": Found(
+        """g (float[n, 2, 3, 5] x) => (float[a, b, c, d] y) <float[4] scales = {1.0, 1.0, 1.5, 1.5}> {
+            y = Resize<coordinate_transformation_mode = "align_corners", mode = "linear">(x, , scales)
+        }""",
+        on=("torch", "keras"),
+    ),
+    "equal parts whose sizes are left out by name": Found(
+        "g (float[6] x) => (float[a] y, float[b] z) { p, q = Split(x, ) y = Relu(p) z = Neg(q) }", opset=16
+    ),
 }
 
 

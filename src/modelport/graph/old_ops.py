@@ -112,6 +112,16 @@ def pad(site: Rewrite) -> ir.Value:
     return site.op("Pad", x, site.constant(pads), fill, mode=mode)
 
 
+@old("Split", until=18)
+def split(site: Rewrite) -> Sequence[ir.Value | None]:
+    """Without sizes it made equal parts; how many they are has to be said now."""
+    sizes, given, count = site.input(1), site.attribute("split"), len(site.node.outputs)
+    if sizes is None and given is not None:
+        sizes = site.constant(given)
+    parts = count if sizes is None else None
+    return site.ops("Split", count, site.given(0), sizes, axis=site.attribute("axis", 0), num_outputs=parts)
+
+
 @old("GroupNormalization", until=21)
 def group_normalization(site: Rewrite) -> ir.Value:
     """Each group had one scale and one bias, where now each channel has its own."""

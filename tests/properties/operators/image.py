@@ -156,7 +156,11 @@ def resize(s: Scope) -> None:
     head = 0 if short else 2
     empty = None if s.opset >= 13 else s.given(np.zeros(0, np.float32))
     if s.chance(50) and (short or x.is_static(0)):
-        target = [*([] if short else x.dims[:2]), *(s.integer(1, 8) for _ in axes)]
+        if mode == "nearest" and not x.is_static():
+            raise Unfit
+        # Where a quotient of sizes is no short binary fraction, the nearest of two pixels hangs on its last bit.
+        sizes = [x.dims[axis] * s.integer(1, 2) if mode == "nearest" else s.integer(1, 8) for axis in axes]
+        target = [*([] if short else x.dims[:2]), *sizes]
         if s.opset >= 18 and s.chance(20):
             settings["keep_aspect_ratio_policy"] = s.choose(["not_larger", "not_smaller", "stretch"]) if short else None
         s.op("Resize", x, empty, empty, s.ints(target), **settings)

@@ -64,8 +64,10 @@ def _product(x: Any, weight: Any, bias: Any) -> Any:
     return result if bias is None else plus(result, bias)
 
 
-def lstm_cell(w: Any, r: Any, wb: Any, rb: Any, peepholes: Any, functions: Sequence[Any], limit: Any) -> Cell:
-    """Gates in ONNX's order: input, output, forget, cell."""
+def lstm_cell(
+    w: Any, r: Any, wb: Any, rb: Any, peepholes: Any, functions: Sequence[Any], limit: Any, coupled: bool = False
+) -> Cell:
+    """Gates in ONNX's order: input, output, forget, cell; a coupled forget gate is what the input gate leaves."""
     f, g, h = functions
     looks = [None] * 3 if peepholes is None else _pieces(peepholes, 3)
 
@@ -74,7 +76,8 @@ def lstm_cell(w: Any, r: Any, wb: Any, rb: Any, peepholes: Any, functions: Seque
 
     def cell(x: Any, states: list[Any]) -> list[Any]:
         i, o, forget, c = _pieces(plus(_product(x, w, wb), _product(states[0], r, rb)), 4)
-        i, forget = f(seen(i, looks[0], states[1])), f(seen(forget, looks[2], states[1]))
+        i = f(seen(i, looks[0], states[1]))
+        forget = ops.subtract(1.0, i) if coupled else f(seen(forget, looks[2], states[1]))
         new = plus(ops.multiply(forget, states[1]), ops.multiply(i, g(limit(c))))
         return [ops.multiply(f(seen(o, looks[1], new)), h(new)), new]
 
@@ -149,10 +152,9 @@ def lstm(
 ) -> Any:  # fmt: skip
     def cell_of(i: int, functions: Sequence[Any]) -> Cell:
         wb, rb = _biases(b, i)
-        return lstm_cell(w[i], r[i], wb, rb, None if p is None else p[i], functions, _limited(clip))
+        holes = None if p is None else p[i]
+        return lstm_cell(w[i], r[i], wb, rb, holes, functions, _limited(clip), bool(input_forget))
 
-    if input_forget:
-        raise CannotBuild("coupled input and forget gates have no counterpart")
     results = _run(
         x, w, lengths, (h0, c0), cell_of, ["Sigmoid", "Tanh", "Tanh"], activations, direction, size(r, 2), layout
     )

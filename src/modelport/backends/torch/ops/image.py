@@ -195,9 +195,18 @@ def _torch_mode(x: Tensor, plan: list[_Axis], settings: _Resampling) -> str | No
         same = half_pixel and settings.exclude_outside and settings.mode == "linear" and x.rank == 4
         return "bilinear" if same else None
     plain = settings.mode == "linear" or (settings.cubic == -0.75 and not settings.exclude_outside)
-    if plain and (half_pixel or settings.coordinates == "align_corners"):
+    # torch aligns the corners of the result, ONNX those that the scale leads to: the size before it is rounded down.
+    aligned = settings.coordinates == "align_corners" and all(_is_whole(axis) for axis in plan)
+    if plain and (half_pixel or aligned):
         return _INTERPOLATE.get((settings.mode, x.rank - 2))
     return None
+
+
+def _is_whole(axis: _Axis) -> bool:
+    """Whether the scale leads to a whole size."""
+    if isinstance(axis.scale, fx.Proxy) or float(axis.scale).is_integer():
+        return True
+    return isinstance(axis.size, int) and abs(axis.scale * axis.size - axis.target) < 1e-6 * axis.target
 
 
 def _resample(y: Any, axis: _Axis, settings: _Resampling, x: Tensor) -> Any:

@@ -33,18 +33,18 @@ def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _s
     def apply(
         x: Tensor, axes: Sizes | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, node: ir.Node
     ) -> Any:
-        if not axes and noop_with_empty_axes:
-            return function(before(x).unsqueeze(0), [0], False)
+        exact = x.element.is_floating_point or x.element.is_complex
         chosen = [axis % x.rank for axis in axes] if axes and _plain(axes) else axes or list(range(x.rank))
-        if not chosen:
-            return function(before(x).unsqueeze(0), [0], False)
+        if not chosen or (not axes and noop_with_empty_axes):
+            y = function(before(x).unsqueeze(0), [0], False)
+            return y if exact else y.to(x.element)
         if empty is not None and 0 in x.dims:
             shape = node.outputs[0].shape
             if shape is None or not shape.is_static():
                 raise CannotBuild("it reduces an empty axis and the shape of its output is not known")
             return x.new_full(tuple(int(dim) for dim in shape), empty(x.element))
         y = function(before(x), chosen, bool(keepdims))
-        return y if x.element.is_floating_point or x.element.is_complex else y.to(x.element)
+        return y if exact else y.to(x.element)
 
 
 def _plain(axes: list[Any]) -> bool:

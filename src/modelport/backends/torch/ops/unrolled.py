@@ -44,7 +44,7 @@ class _Settings:
     beta: Sequence[float]
 
     def functions(self, direction: int, count: int) -> list[Callable[[Any], Any]]:
-        """The activations of one direction, after the clip of their input."""
+        """The activations of one direction, after the clip of their input; the third one, of the cell, has none."""
         alphas, betas = list(self.alpha), list(self.beta)
         chosen: list[Callable[[Any], Any]] = []
         for index, given in enumerate(self.activations):
@@ -54,13 +54,13 @@ class _Settings:
             a = alphas.pop(0) if name in _DEFAULT_ALPHA and alphas else _DEFAULT_ALPHA.get(name, 1.0)
             b = betas.pop(0) if name in _DEFAULT_BETA and betas else _DEFAULT_BETA.get(name, 0.0)
             if direction * count <= index < (direction + 1) * count:
-                chosen.append(self._clipped(_ACTIVATIONS[name], a, b))
+                chosen.append(self._clipped(_ACTIVATIONS[name], a, b, self.clip if len(chosen) < 2 else None))
         return chosen
 
-    def _clipped(self, function: Callable[..., Any], a: float, b: float) -> Callable[[Any], Any]:
-        if self.clip is None:
+    @staticmethod
+    def _clipped(function: Callable[..., Any], a: float, b: float, limit: float | None) -> Callable[[Any], Any]:
+        if limit is None:
             return lambda x: function(x, a, b)
-        limit = self.clip
         return lambda x: function(torch.clamp(x, -limit, limit), a, b)
 
 
