@@ -141,6 +141,12 @@ CASES: dict[str, tuple[str, tuple[Any, ...]]] = {
         }""",
         (draw(1, 2, 8, 9), np.array([1, 1, 0.5, 0.7], np.float32)),
     ),
+    "regions with as many samples as they have pixels": (
+        """f (float[n,2,6,7] x, float[r,4] rois, int64[r] which) => (float[r,2,a,b] y) {
+            y = RoiAlign <output_height = 2, output_width = 3> (x, rois, which)
+        }""",
+        (draw(2, 2, 6, 7), np.array([[0, 0, 6, 5], [1, 1, 2, 9], [-3, 2, 20, 3]], np.float32), ints(0, 1, 1)),
+    ),
     "a transform of a length": (
         "f (float[a,b,2] x, int64 n) => (float[a,p,2] y) { y = DFT (x, n) }",
         (draw(2, 6, 2), np.int64(8)),
@@ -211,7 +217,8 @@ def test_a_layer_of_ours_computes_what_the_standard_says_in_both_modes(case: str
 
 DIFFERENTIABLE = (
     "a shape with a rest", "a slice from behind", "a reflection", "a mean", "a norm", "the largest",
-    "an image in a new size", "a branch", "rounds of a loop", "a scan from behind",
+    "an image in a new size",
+    "regions with as many samples as they have pixels", "a branch", "rounds of a loop", "a scan from behind",
 )  # fmt: skip
 
 
@@ -358,3 +365,26 @@ def test_a_model_of_ours_is_saved_and_has_its_weights_by_name(tmp_path: Path) ->
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(again([tf.constant(part) for part in parts]))
     np.testing.assert_array_equal(tape.gradient(loss, again.trainable_variables)[0], np.ones((1, 3), "f"))
+
+
+def test_a_model_with_a_branch_and_a_loop_is_fitted_and_predicts() -> None:
+    text = """f (float[b,3] x) => (float[b,1] y) <float[3,1] w> {
+        two = Constant <value = int64 {2}> ()  n = Shape <start = 0, end = 1> (x)  k = Mod (n, two)  r = Squeeze (k)
+        yes = Constant <value = bool {1}> ()  zero = Constant <value = float {0.0}> ()
+        s = ReduceSum <keepdims = 0> (x)  c = Greater (s, zero)
+        h = Loop (r, yes, x) <body = g (int64 i, bool go, float[b,3] p) => (bool on, float[b,3] q) {
+            on = Identity (go)  q = Tanh (p)
+        }>
+        t = If (c) <then_branch = g () => (float[b,3] t1) { t1 = Neg (h) },
+                    else_branch = e () => (float[b,3] t2) { t2 = Exp (h) }>
+        y = MatMul (t, w)
+    }"""
+    model = model_of(text)
+    del model.graph.value_info[:]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(draw(3, 1), "w"))
+    native = build(ir.from_proto(model)).native
+    x, y = draw(9, 3), draw(9, 1, seed=3)
+    native.compile(keras.optimizers.SGD(0.05), "mse")
+    losses = native.fit(x, y, batch_size=9, epochs=3, shuffle=False, verbose=0).history["loss"]
+    assert losses[2] < losses[1] < losses[0]
+    np.testing.assert_allclose(native.predict(x, batch_size=9, verbose=0), native(x), rtol=1e-5, atol=1e-6)

@@ -150,3 +150,52 @@ def affine_grid(theta: Any, target: Any, *, align_corners: int = 0) -> Any:
     points = tf.cast(tf.stack([*mesh, tf.ones_like(mesh[0])], -1), theta.dtype)
     moved = tf.matmul(tf.reshape(points, (-1, count + 1)), theta, transpose_b=True)
     return tf.reshape(moved, tf.concat([[lengths(theta)[0]], tf.cast(target[2:], tf.int64), [count]], 0))
+
+
+@dynamic("RoiAlign")
+def roi_align(
+    x: Any,
+    rois: Any,
+    batch: Any,
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    mode: str = "avg",
+    output_height: int = 1,
+    output_width: int = 1,
+    sampling_ratio: int = 0,
+    spatial_scale: float = 1.0,
+) -> Any:
+    half = coordinate_transformation_mode == "half_pixel"
+    images = tf.transpose(x, (0, 2, 3, 1))
+    height, width = lengths(x)[2:]
+
+    def pooled(given: tuple[Any, Any]) -> Any:
+        region, place = given
+        corners = region * spatial_scale - 0.5 * half
+        # The regions have x before y.
+        rows, tall = _samples(corners[1], corners[3], output_height, height, sampling_ratio, half)
+        columns, broad = _samples(corners[0], corners[2], output_width, width, sampling_ratio, half)
+        pixels = tf.gather(tf.gather(images[place], rows), columns, axis=3)
+        shares = tall[..., None, None, None] * broad
+        # (rows, samples, beside, columns, samples, beside, channels)
+        terms = pixels * shares[..., None]
+        if mode == "max":
+            return tf.reduce_max(terms, (1, 2, 4, 5))
+        return tf.reduce_mean(tf.reduce_sum(terms, (2, 5)), (1, 3))
+
+    shape_ = tf.TensorSpec((output_height, output_width, x.shape[1]), x.dtype)
+    return tf.transpose(tf.map_fn(pooled, (rois, batch), fn_output_signature=shape_), (0, 3, 1, 2))
+
+
+def _samples(first: Any, last: Any, count: int, length: Any, ratio: int, half: bool) -> tuple[Any, Any]:
+    """The pixels beside each sample of an axis of a region, and their weights, both (cells, samples, 2)."""
+    span = last - first if half else tf.maximum(last - first, 1)
+    each = tf.cast(ratio, span.dtype) if ratio else tf.maximum(tf.math.ceil(span / count), 1)
+    steps = (tf.range(each) + 0.5) / each
+    place = first + (tf.range(count, dtype=span.dtype)[:, None] + steps) * span / count
+    near = (place >= -1) & (place <= tf.cast(length, place.dtype))
+    last_place = tf.cast(length, place.dtype) - 1
+    place = tf.clip_by_value(place, 0, last_place)
+    low = tf.floor(place)
+    ratios = tf.stack([1 - (place - low), place - low], -1) * tf.cast(near, place.dtype)[..., None]
+    return tf.cast(tf.stack([low, tf.minimum(low + 1, last_place)], -1), tf.int64), ratios

@@ -40,7 +40,7 @@ def roi_align(
         span = ops.subtract(last, first) if half else ops.maximum(ops.subtract(last, first), 1.0)
         steps = (np.arange(count * sampling_ratio) + 0.5) / (count * sampling_ratio)
         place = plus(ops.expand_dims(first, 1), ops.multiply(ops.expand_dims(span, 1), steps.astype(dtype(x))))
-        axes.append(_inside(place, length))
+        axes.append(beside(place, length))
     pixels = ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (-1, size(x, 1)))
     frame = ops.multiply(cast(batch, "int64"), size(x, 2) * size(x, 3))
     terms = []
@@ -57,7 +57,7 @@ def roi_align(
     return ops.transpose(pooled(ops.reshape(total, shape), axis=(2, 4)), (0, 3, 1, 2))
 
 
-def _inside(place: Any, length: int) -> list[Corner]:
+def beside(place: Any, length: int) -> list[Corner]:
     """The pixels beside each place along an axis; a place more than one pixel outside has none."""
     kind = dtype(place)
     near = ops.logical_and(ops.greater_equal(place, -1.0), ops.less_equal(place, float(length)))
