@@ -153,11 +153,13 @@ def test_shape_arithmetic_leaves_no_tensors() -> None:
     assert program.module()(torch.randn(5, 7, 4)).shape == (35, 4)
 
 
-def test_support_is_what_the_table_holds() -> None:
+def test_support_is_what_the_table_holds_and_what_the_host_can_do() -> None:
     assert support("Clip") == "native"
     assert support("Shape") == "native"
     assert support("LSTM", "modelport") == "native"
-    assert support("StringNormalizer") == "unsupported"
+    assert support("StringNormalizer") == "fallback"
+    assert support("ZipMap", "ai.onnx.ml") == "unsupported"
+    assert support("Tokenizer", "com.example") == "unsupported"
     assert len({name for domain, name in OPS if not domain}) > 150
 
 
