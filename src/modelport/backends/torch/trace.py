@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
+from modelport.backends.torch.attention_rates import restore_rates
 from modelport.backends.torch.failures import explain
 from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
 from modelport.backends.torch.outputs import plain_tree
@@ -71,6 +72,7 @@ def prepare(native: Any, program: ExportedProgram) -> tuple[ExportedProgram, lis
     layers = {} if isinstance(native, ExportedProgram) else dict(as_module(native).named_modules())
     called = {_owner(node) for node in module.graph.nodes}
     unused = {name: layer for name, layer in layers.items() if name not in called}
+    restore_rates(module.graph, layers, _owner)
     notes: list[Note] = []
     for node in module.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
