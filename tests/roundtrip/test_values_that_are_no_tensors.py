@@ -23,8 +23,9 @@ def source() -> mp.Model:
     return mp.transfer(ir.to_proto(model), to="onnx", example=(x, np.array(2)))
 
 
-def test_a_sequence_is_compared_element_by_element(source: mp.Model) -> None:
-    moved = mp.transfer(source, to="torch")
+@pytest.mark.parametrize("backend", ["torch", "keras"])
+def test_a_sequence_is_compared_element_by_element(source: mp.Model, backend: str) -> None:
+    moved = mp.transfer(source, to=backend)
     assert moved.report.parity.ok
     assert {"parts[0]", "parts[1]"} <= {row.name for row in moved.report.parity.rows}
     x = np.ones((3, 4), "float32")

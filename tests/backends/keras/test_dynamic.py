@@ -184,6 +184,18 @@ CASES: dict[str, tuple[str, tuple[Any, ...]]] = {
         }""",
         (np.array([1, 3], np.float32), np.float32(50)),
     ),
+    "a sequence that grows in a loop": (
+        """f (float[a,3] x, int64 n) => (float[m,3] y, int64 k) {
+            yes = Constant <value = bool {1}> ()  none = SequenceEmpty ()  first = Constant <value = int64 {0}> ()
+            s = Loop (n, yes, none) <body =
+            g (int64 i, bool go, seq(float[p,3]) s0) => (bool on, seq(float[p,3]) s1) {
+                on = Identity (go)  zero = Constant <value_ints = [0]> ()  one = Constant <value_ints = [1]> ()
+                end = Add (i, one)  part = Slice (x, zero, end, zero)  s1 = SequenceInsert (s0, part, first)
+            }>
+            t = SequenceErase (s, first)  y = ConcatFromSequence <axis = 0> (t)  k = SequenceLength (t)
+        }""",
+        (X[0, :, :3], np.array(4)),
+    ),
     "a scan from behind": (
         """f (float[b] s, float[n,b] x) => (float[b] y, float[b,n] all) {
             y, all = Scan <num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1],
@@ -217,8 +229,8 @@ def test_a_layer_of_ours_computes_what_the_standard_says_in_both_modes(case: str
 
 DIFFERENTIABLE = (
     "a shape with a rest", "a slice from behind", "a reflection", "a mean", "a norm", "the largest",
-    "an image in a new size",
-    "regions with as many samples as they have pixels", "a branch", "rounds of a loop", "a scan from behind",
+    "an image in a new size", "regions with as many samples as they have pixels", "a branch", "rounds of a loop",
+    "a sequence that grows in a loop", "a scan from behind",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 import tensorflow as tf
 
-from modelport.backends.keras.dynamic.evaluate import evaluate, tensor_dtype
+from modelport.backends.keras.dynamic.evaluate import element_dtype, evaluate, tensor_dtype
 from modelport.backends.keras.dynamic.table import dynamic, scalar, shape
 from modelport.core.errors import UnsupportedModelError
 
@@ -22,24 +22,37 @@ def if_(condition: Any, *, then_branch: ir.Graph, else_branch: ir.Graph, scope: 
     known = tf.get_static_value(condition)
     if known is not None:
         return tuple(evaluate(then_branch if known else else_branch, scope))
-    chosen = tf.cond(
-        condition, lambda: _tensors(evaluate(then_branch, scope)), lambda: _tensors(evaluate(else_branch, scope))
-    )
-    return tuple(chosen)
+
+    def run(branch: ir.Graph) -> list[Any]:
+        return _tensors(evaluate(branch, scope), branch.outputs)
+
+    return tuple(tf.cond(condition, lambda: run(then_branch), lambda: run(else_branch)))
 
 
-def _tensors(values: Sequence[Any]) -> list[Any]:
-    """Values as TensorFlow's control flow takes them.
+def _tensors(values: Sequence[Any], kinds: Sequence[ir.Value]) -> list[Any]:
+    """Values as TensorFlow's control flow takes them: a sequence of any length is a `tf.TensorArray`.
 
     Raises:
-        UnsupportedModelError: one of them is a sequence or an optional.
+        UnsupportedModelError: one of them is an optional, or a sequence of sequences.
     """
-    if not all(tf.is_tensor(value) for value in values):
+    found = [
+        _array(value, kind) if isinstance(value, list) else value for value, kind in zip(values, kinds, strict=True)
+    ]
+    if not all(tf.is_tensor(value) or isinstance(value, tf.TensorArray) for value in found):
         raise UnsupportedModelError(
-            "a branch or a loop that only the run decides has sequences or optionals, which TensorFlow's graph cannot "
-            "hold: call the model eagerly."
+            "a branch or a loop that only the run decides has optionals, which TensorFlow's graph cannot hold: call "
+            "the model eagerly."
         )
-    return list(values)
+    return found
+
+
+def _array(items: Sequence[Any], kind: ir.Value) -> tf.TensorArray:
+    array = tf.TensorArray(
+        element_dtype(kind), size=len(items), dynamic_size=True, clear_after_read=False, infer_shape=False
+    )
+    for index, item in enumerate(items):
+        array = array.write(index, item)
+    return array
 
 
 @dynamic("Loop")
@@ -53,7 +66,7 @@ def loop(trips: Any, condition: Any, *states: Any, body: ir.Graph, scope: Mappin
 
     limit = None if trips is None else scalar(trips)
     go = tf.constant(True) if condition is None else scalar(condition)
-    return tuple(_repeated(step, limit, go, list(states), body.outputs[1 + len(states) :]))
+    return tuple(_repeated(step, limit, go, list(states), body.outputs[1:]))
 
 
 @dynamic("Scan")
@@ -82,10 +95,9 @@ def scan(
         results = evaluate(body, {**scope, **dict(zip(names, (*states, *parts), strict=True))})
         return tf.constant(True), results[:count], results[count:]
 
-    collected = body.outputs[count:]
-    results = _repeated(step, length, tf.constant(True), states, collected)
-    out_axes = scan_output_axes or (0,) * len(collected)
-    out_back = scan_output_directions or (0,) * len(collected)
+    results = _repeated(step, length, tf.constant(True), states, body.outputs)
+    out_axes = scan_output_axes or (0,) * len(results[count:])
+    out_back = scan_output_directions or (0,) * len(results[count:])
     stacks = [
         tf.experimental.numpy.moveaxis(tf.reverse(stack, [0]) if reverse else stack, 0, axis)
         for stack, axis, reverse in zip(results[count:], out_axes, out_back, strict=True)
@@ -93,11 +105,20 @@ def scan(
     return (*results[:count], *stacks)
 
 
-def _repeated(step: Step, limit: Any, go: Any, states: list[Any], collected: Sequence[ir.Value]) -> list[Any]:
-    """The states after the last round, and what the rounds gave along a new first axis."""
+def _repeated(step: Step, limit: Any, go: Any, states: list[Any], outputs: Sequence[ir.Value]) -> list[Any]:
+    """The states after the last round, and what the rounds gave along a new first axis.
+
+    Args:
+        step: one round.
+        limit: how many rounds there are at most.
+        go: whether there is a first one.
+        states: before it.
+        outputs: of the body: the states, and what is collected.
+    """
+    count = len(states)
     if tf.executing_eagerly():
-        return _counted(step, limit, bool(go), states, collected)
-    return _traced(step, limit, go, _tensors(states), collected)
+        return _counted(step, limit, bool(go), states, outputs[count:])
+    return _traced(step, limit, go, _tensors(states, outputs[:count]), outputs)
 
 
 def _counted(step: Step, limit: Any, go: bool, states: list[Any], collected: Sequence[ir.Value]) -> list[Any]:
@@ -117,13 +138,14 @@ def _none(value: ir.Value) -> Any:
     return tf.zeros((0, *(size if isinstance(size, int) else 0 for size in sizes)), tensor_dtype(value) or tf.float32)
 
 
-def _traced(step: Step, limit: Any, go: Any, states: list[Any], collected: Sequence[ir.Value]) -> list[Any]:
+def _traced(step: Step, limit: Any, go: Any, states: list[Any], outputs: Sequence[ir.Value]) -> list[Any]:
+    count = len(states)
     arrays = [
         tf.TensorArray(
             tensor_dtype(value) or tf.float32, size=0, dynamic_size=True, infer_shape=False,
             element_shape=_static_shape(value),
         )
-        for value in collected
+        for value in outputs[count:]
     ]  # fmt: skip
 
     def goes_on(index: Any, keep: Any, *_: Any) -> Any:
@@ -133,13 +155,19 @@ def _traced(step: Step, limit: Any, go: Any, states: list[Any], collected: Seque
         keep, states, found = step(index, list(states))
         place = tf.cast(index, tf.int32)
         arrays = [array.write(place, value) for array, value in zip(arrays, found, strict=True)]
-        return index + 1, keep, _tensors(states), arrays
+        return index + 1, keep, _tensors(states, outputs[:count]), arrays
 
     start = (tf.constant(0, tf.int64), go, states, arrays)
-    loose = [tf.TensorShape([None] * state.shape.rank if state.shape.rank is not None else None) for state in states]
+    loose = [_loose(state) for state in states]
     shapes = (tf.TensorShape(()), tf.TensorShape(()), loose, [tf.TensorShape(None)] * len(arrays))
     _, _, states, arrays = tf.while_loop(goes_on, body, start, shape_invariants=shapes)
     return [*states, *(array.stack() for array in arrays)]
+
+
+def _loose(state: Any) -> Any:
+    """A shape of the same rank whose sizes may change from round to round."""
+    count = None if isinstance(state, tf.TensorArray) else state.shape.rank
+    return tf.TensorShape(None if count is None else [None] * count)
 
 
 def _static_shape(value: ir.Value) -> Any:

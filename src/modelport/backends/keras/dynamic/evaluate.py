@@ -46,6 +46,12 @@ def tensor_dtype(value: ir.Value) -> Any:
     return tf.as_dtype(KERAS_DTYPES[number]) if number in KERAS_DTYPES else None
 
 
+def element_dtype(value: ir.Value) -> Any:
+    """TensorFlow's dtype of the elements of a sequence."""
+    number = int(value.dtype or ir.DataType.FLOAT)
+    return tf.string if number == ir.DataType.STRING else tf.as_dtype(KERAS_DTYPES[number])
+
+
 def evaluate(graph: ir.Graph, values: Mapping[str, Any]) -> list[Any]:
     """The outputs of a graph.
 

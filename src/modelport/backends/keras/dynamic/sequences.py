@@ -1,4 +1,7 @@
-"""Sequences as lists of tensors, and optionals as a value or `None`."""
+"""Sequences as lists of tensors, and optionals as a value or `None`.
+
+Where TensorFlow's graph decides how long a sequence is, in a loop say, it is a `tf.TensorArray`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import onnx_ir as ir
 import tensorflow as tf
 
 from modelport.backends.keras.dynamic.evaluate import evaluate
-from modelport.backends.keras.dynamic.table import dynamic
+from modelport.backends.keras.dynamic.table import dynamic, scalar
 from modelport.backends.keras.ops.registry import NeedsValues
 
 
@@ -36,27 +39,55 @@ def sequence_empty(*, dtype: int = 1) -> Any:
 
 
 @dynamic("SequenceLength")
-def sequence_length(items: list[Any]) -> Any:
+def sequence_length(items: Any) -> Any:
+    if isinstance(items, tf.TensorArray):
+        return tf.cast(items.size(), tf.int64)
     return tf.constant(len(items), tf.int64)
 
 
 @dynamic("SequenceAt")
-def sequence_at(items: list[Any], place: Any) -> Any:
-    return items[_number(place)]
+def sequence_at(items: Any, place: Any) -> Any:
+    return items.read(_counted(items, place)) if isinstance(items, tf.TensorArray) else items[_number(place)]
 
 
 @dynamic("SequenceInsert")
-def sequence_insert(items: list[Any], item: Any, place: Any = None) -> Any:
+def sequence_insert(items: Any, item: Any, place: Any = None) -> Any:
+    if isinstance(items, tf.TensorArray):
+        end = items.size()
+        index = end if place is None else _counted(items, place)
+        moved = tf.range(end) + tf.cast(tf.range(end) >= index, tf.int32)
+        return (_moved(items, tf.range(end), moved, end + 1).write(index, item),)
     index = len(items) if place is None else _number(place)
     index = index + len(items) if index < 0 else index
     return ([*items[:index], item, *items[index:]],)
 
 
 @dynamic("SequenceErase")
-def sequence_erase(items: list[Any], place: Any = None) -> Any:
+def sequence_erase(items: Any, place: Any = None) -> Any:
+    if isinstance(items, tf.TensorArray):
+        end = items.size()
+        index = end - 1 if place is None else _counted(items, place)
+        kept = tf.boolean_mask(tf.range(end), tf.range(end) != index)
+        return (_moved(items, kept, tf.range(end - 1), end - 1),)
     index = -1 if place is None else _number(place)
     index = index % len(items)
     return ([*items[:index], *items[index + 1 :]],)
+
+
+def _counted(items: tf.TensorArray, place: Any) -> Any:
+    """A place counted from the front."""
+    place = tf.cast(scalar(place), tf.int32)
+    return tf.where(place < 0, place + items.size(), place)
+
+
+def _moved(items: tf.TensorArray, sources: Any, targets: Any, length: Any) -> tf.TensorArray:
+    """Some elements at new places of an array of a length."""
+    start = tf.TensorArray(items.dtype, size=length, dynamic_size=True, clear_after_read=False, infer_shape=False)
+
+    def move(index: Any, array: tf.TensorArray) -> Any:
+        return index + 1, array.write(targets[index], items.read(sources[index]))
+
+    return tf.while_loop(lambda index, _: index < tf.size(sources), move, (tf.constant(0), start))[1]
 
 
 @dynamic("SplitToSequence")
@@ -73,8 +104,23 @@ def split_to_sequence(x: Any, sizes: Any = None, *, axis: int = 0, keepdims: int
 
 
 @dynamic("ConcatFromSequence")
-def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> Any:
+def concat_from_sequence(items: Any, *, axis: int, new_axis: int = 0) -> Any:
+    if isinstance(items, tf.TensorArray):
+        return _joined(items, axis, bool(new_axis))
     return tf.stack(items, axis) if new_axis else tf.concat(items, axis)
+
+
+def _joined(items: tf.TensorArray, axis: int, new_axis: bool) -> Any:
+    def element(index: Any) -> Any:
+        found = items.read(index)
+        return tf.expand_dims(found, axis) if new_axis else found
+
+    def join(index: Any, whole: Any) -> Any:
+        return index + 1, tf.concat([whole, element(index)], axis)
+
+    start = (tf.constant(1), element(0))
+    shapes = (tf.TensorShape(()), tf.TensorShape(None))
+    return tf.while_loop(lambda index, _: index < items.size(), join, start, shape_invariants=shapes)[1]
 
 
 @dynamic("SequenceMap")
