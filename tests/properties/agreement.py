@@ -58,12 +58,7 @@ def reduced(example: Example, fails: Callable[[Example], bool]) -> Example:
         known = [values_of(example, feeds) for feeds in example.feeds]
     except oracle.NoOracle:
         return example
-    best = example
-    for name in example.expected[0]:
-        part = _part(example, known, (name,), ())
-        if fails(part):
-            best = part
-            break
+    best = _with_fewer_outputs(example, known, fails)
     cut: tuple[str, ...] = ()
     for node in reversed(example.model.graph.node):
         names = tuple(name for name in node.output if name)
@@ -75,6 +70,19 @@ def reduced(example: Example, fails: Callable[[Example], bool]) -> Example:
         part = _part(example, known, tuple(best.expected[0]), (*cut, *names))
         if fails(part):
             best, cut = part, (*cut, *names)
+    return best
+
+
+def _with_fewer_outputs(example: Example, known: list[dict[str, Any]], fails: Callable[[Example], bool]) -> Example:
+    names = tuple(example.expected[0])
+    for name in names:
+        if fails(part := _part(example, known, (name,), ())):
+            return part
+    best = example
+    for name in names:
+        fewer = tuple(other for other in best.expected[0] if other != name)
+        if fails(part := _part(example, known, fewer, ())):
+            best = part
     return best
 
 

@@ -103,6 +103,15 @@ FINDINGS = {
     "equal parts whose sizes are left out by name": Found(
         "g (float[6] x) => (float[a] y, float[b] z) { p, q = Split(x, ) y = Relu(p) z = Neg(q) }", opset=16
     ),
+    "a branch hangs on a size that is returned too": Found(
+        """g (float[4] x, float[n] z) => (bool test, float[a] y) <int64 four = {3}> {
+            size = Size(x) test = Greater(size, four)
+            known = Size(z) flag = Greater(known, four)
+            y = If(test) <then_branch = t () => (float[b] p) { p = Relu(z) q = If(flag) <
+                then_branch = u () => (float[b] r) { r = Neg(z) }, else_branch = v () => (float[b] s) { s = Abs(z) }> },
+                else_branch = e () => (float[b] q) { q = Neg(z) }>
+        }"""
+    ),
 }
 
 

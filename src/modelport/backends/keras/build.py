@@ -342,7 +342,8 @@ class Program:
         if unknown := [str(value.name) for value in outputs if not _is_held(value)]:
             raise CannotBuild(f"{why}, and the dtype or the rank of {unknown} is not known")
         name = self.names.fresh(nodes[0].name or nodes[0].op_type)
-        layer = OnnxGraph(part(nodes, inputs, outputs, self._opsets), name=name)
+        known = {value: each for value, each in given.items() if isinstance(each, np.ndarray)}
+        layer = OnnxGraph(part(nodes, inputs, outputs, self._opsets, known), name=name)
         self.keep(layer)
         kinds_ = ", ".join(dict.fromkeys(node.op_type for node in nodes))
         needs = "to load it from a .keras file, import modelport.backends.keras.runtime first"

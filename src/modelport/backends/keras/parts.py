@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -36,7 +37,11 @@ def exposed(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[ir.Value]:
 
 
 def part(
-    nodes: Sequence[ir.Node], inputs: Iterable[ir.Value], outputs: Iterable[ir.Value], opsets: Mapping[str, int]
+    nodes: Sequence[ir.Node],
+    inputs: Iterable[ir.Value],
+    outputs: Iterable[ir.Value],
+    opsets: Mapping[str, int],
+    known: Mapping[ir.Value, np.ndarray] | None = None,
 ) -> str:
     """Some nodes as a program of their own, as text.
 
@@ -45,8 +50,9 @@ def part(
         inputs: the values that a call gives; what else the nodes need are constants, and go inside.
         outputs: the values that it returns.
         opsets: of the graph.
+        known: what is no constant of the graph and yet known, such as a size of an input.
     """
-    given = list(inputs)
+    given, known = list(inputs), known or {}
     graph = onnx.GraphProto(name="part", node=[ir.serde.serialize_node(node) for node in nodes])
     graph.input.extend(_info(value) for value in given)
     graph.output.extend(_info(value) for value in outputs)
@@ -54,6 +60,8 @@ def part(
     for value in needed(nodes):
         if value not in given and value.const_value is not None:
             graph.initializer.append(_tensor(value))
+        elif value not in given and value in known:
+            graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(known[value]), str(value.name)))
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     return encoded(onnx.helper.make_model(graph, opset_imports=imports))
 
