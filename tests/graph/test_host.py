@@ -10,6 +10,7 @@ import pytest
 
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.host import host_computes, host_node
+from modelport.graph.normal import normalize
 from modelport.graph.subgraphs import captured, subgraphs
 
 
@@ -74,3 +75,15 @@ def test_what_the_evaluator_has_not_is_known_before_it_runs() -> None:
     assert found == [True, False]
     gradient = 'ai.onnx.preview.training.Gradient <xs = ["x"], y = "x">'
     assert not host_computes(*_first(text % gradient, opsets))
+
+
+def test_the_host_leaves_alone_what_the_evaluator_gets_wrong() -> None:
+    text = """g () => (float[1, 1, 2] y) {
+        x = Constant<value = float[1, 1, 3] {1.0, 3.0, 2.0}>()
+        p = MaxPool<auto_pad = "SAME_LOWER", kernel_shape = [2], strides = [2]>(x)
+        y = Neg(p)
+    }"""
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    (pool,) = (node for node in model.graph if node.op_type == "MaxPool")
+    assert not host_computes(pool, model.graph.opset_imports)
+    assert [node.op_type for node in normalize(model).graph] == ["MaxPool", "Neg"]

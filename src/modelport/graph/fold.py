@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from modelport.graph.expr import is_known
+from modelport.graph.host import misreads
 from modelport.graph.shape_info import INTEGERS, ShapeInfo
 from modelport.graph.simplify import simplify
 from modelport.graph.weights import roles
@@ -85,6 +86,8 @@ def _is_small(node: ir.Node, info: ShapeInfo) -> bool:
 
 def _evaluate(node: ir.Node, info: ShapeInfo, opsets: dict[str, int]) -> list[np.ndarray] | None:
     """The outputs as onnx's reference evaluator computes them; `None` where it cannot, the node then stays."""
+    if misreads(node):
+        return None
     tensors = {value.name: value.const_value for value in node.inputs if value is not None}
     inputs = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
     try:

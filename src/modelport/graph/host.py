@@ -5,7 +5,7 @@ It is what a backend falls back to for an operator that its framework cannot exp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -65,8 +65,42 @@ class HostNode:
         return tuple(found.get(name) for name in self.outputs)
 
 
+def _rank(node: ir.Node) -> int | None:
+    value = node.inputs[0]
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def _pads_itself(node: ir.Node) -> bool:
+    padding = node.attributes.get_string("auto_pad", "NOTSET") or "NOTSET"
+    return padding.startswith("SAME") or bool(node.attributes.get_int("ceil_mode", 0))
+
+
+_MISREAD: dict[str, Callable[[ir.Node], bool]] = {
+    # It leaves out directions, activations, clips and lengths.
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), lambda node: True),
+    # It adds the first group's bias to every group.
+    "ConvTranspose": lambda node: (node.attributes.get_int("group", 1) or 1) > 1,
+    # It reduces two axes, whatever the rank.
+    "GlobalMaxPool": lambda node: _rank(node) != 4,
+    # It sums over as many channels as the batch has rows.
+    "LRN": lambda node: True,
+    # It pads at the other end, or leaves out the last window.
+    "MaxPool": _pads_itself,
+    # It flattens what it has found along an axis.
+    "Unique": lambda node: "axis" in node.attributes and not node.attributes.get_int("sorted", 1),
+}
+"""Which nodes onnx's evaluator computes otherwise than the standard says, by operator."""
+
+
+def misreads(node: ir.Node) -> bool:
+    """Whether onnx's evaluator has an implementation of a node's operator that is known to be wrong for the node."""
+    return not node.domain and node.op_type in _MISREAD and _MISREAD[node.op_type](node)
+
+
 def host_computes(node: ir.Node, opsets: Mapping[str, int]) -> bool:
-    """Whether onnx's evaluator has an implementation of a node's operator."""
+    """Whether onnx's evaluator has an implementation of a node's operator that can be relied on."""
+    if misreads(node):
+        return False
     host, _ = host_node(node, opsets)
     try:
         _evaluator(host.program)
