@@ -39,6 +39,11 @@ def test_an_image_between_convolutions_goes_in_and_comes_out_channels_last() -> 
     assert count_transposes(laid_out.graph) == 0
 
 
+def test_an_activation_at_the_end_stays_in_the_order_of_its_convolution() -> None:
+    model = _model("c = Conv(x, w) y = Relu(c)")
+    assert to_native_layout(model, last=True) == Orders({"x": LAST}, {"y": LAST})
+
+
 def test_channels_come_first_again_for_a_framework_that_has_them_there() -> None:
     model = _model(
         "t = Transpose<perm=[0,3,1,2]>(x) c = Conv(t, w) y = Transpose<perm=[0,2,3,1]>(c)",

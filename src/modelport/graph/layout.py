@@ -101,7 +101,7 @@ def laid_out(model: ir.Model, *, last: bool) -> tuple[dict[str, Perm], dict[str,
         By name: the axis of the input or output at each place. Inputs on whose order the graph does not agree are left
         out.
     """
-    layout = Relayout(model.graph, _CHANNELS_LAST_RULES if last else _CANCEL_RULES, set(roles(model)))
+    layout = Relayout(model.graph, _CHANNELS_LAST_RULES if last else _CANCEL_RULES, set(roles(model)), is_open=True)
     inputs = tuple(model.graph.inputs)
     layout.run()
     return {str(v.name): perm for v in inputs if (perm := layout.wanted.get(v)) is not None}, layout.computed

@@ -138,6 +138,7 @@ class Relayout:
         weights: names of initializers that must stay (a new constant never replaces one).
         wanted: the order that all consumers of a value agree on.
         computed: the order in which each output of the graph came about, by name, once it is laid out.
+        is_open: whether the outputs of the graph may come about in any order, of which `computed` then tells.
     """
 
     graph: ir.Graph
@@ -145,6 +146,7 @@ class Relayout:
     weights: Collection[str] = ()
     wanted: dict[ir.Value, Perm | None] = field(default_factory=dict)
     computed: dict[str, Perm] = field(default_factory=dict)
+    is_open: bool = False
     _stored: dict[ir.Value, Stored] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _constants: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
@@ -321,7 +323,7 @@ class Relayout:
             if value is not None:
                 wanted[value] = perm if wanted.get(value, perm) == perm else None
 
-        for value in self.graph.outputs:
+        for value in () if self.is_open else self.graph.outputs:
             wish(value, identity(rank_of(value) or 0))
         for node in reversed(self.graph):
             rule = self._rule(node)

@@ -7,6 +7,7 @@ from functools import reduce
 from string import ascii_lowercase
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.narrow import NARROW_TYPES, to_narrow
@@ -179,8 +180,15 @@ def mean(*xs: Any) -> Any:
     return ops.divide(reduce(plus, xs), float(len(xs)))
 
 
+def _is_number(x: Any, number: float) -> bool:
+    """Whether an operand is a constant of one number."""
+    return isinstance(x, np.ndarray) and x.size == 1 and float(x.reshape(())) == number
+
+
 @op("Clip")
 def clip(x: Any, low: Any = None, high: Any = None) -> Any:
+    if "float" in dtype(x) and _is_number(low, 0) and (high is None or _is_number(high, 6)):
+        return ops.relu(x) if high is None else ops.relu6(x)
     result = wide(x)
     if low is not None:
         result = ops.maximum(result, wide(low))
