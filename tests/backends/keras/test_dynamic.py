@@ -40,7 +40,7 @@ def notes_of(built: Any) -> list[str]:
     return [note.kind for note in built.notes]
 
 
-def ints(*values: int) -> np.ndarray:
+def ints(*values: Any) -> np.ndarray:
     return np.array(values, np.int64)
 
 
@@ -156,6 +156,18 @@ CASES: dict[str, tuple[str, tuple[Any, ...]]] = {
         (draw(2, 20, 1), np.int64(3), np.hanning(8).astype("f")),
     ),
     "a window": ("f (int64 n) => (float[p] y) { y = HannWindow (n) }", (np.int64(9),)),
+    "elements that are looked up and put": (
+        """f (float[a,b] x, int64[2] s, int64[c,d] i, int64 one) => (float[p,q] y, float[p,q] z) {
+            yes = Constant <value = bool {1}> ()
+            r = Reshape (x, s)  k = Loop (one, yes, r) <body =
+            g (int64 n, bool go, float[e,f] h) => (bool on, float[e,f] t) {
+                on = Identity (go)  u = GatherElements <axis = 1> (h, i)
+                t = ScatterElements <axis = 1, reduction = "mul"> (h, i, u)
+            }>
+            y = Neg (k)  z = Exp (k)
+        }""",
+        (X[0], ints(6, 5), ints([0, -1], [3, 1]), np.array(2)),
+    ),
     "a branch": (
         """f (float[a,b] x, bool c) => (float[a,b] y) {
             y = If (c) <

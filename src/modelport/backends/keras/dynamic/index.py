@@ -13,7 +13,62 @@ from modelport.backends.keras.dynamic.table import dynamic, lengths, rank, scala
 @dynamic("Gather")
 def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
     indices = tf.cast(indices, tf.int64)
-    return tf.gather(x, tf.where(indices < 0, indices + shape(x)[axis], indices), axis=axis)
+    return tf.gather(x, _wrapped(indices, shape(x)[axis]), axis=axis)
+
+
+@dynamic("GatherElements")
+def gather_elements(x: Any, indices: Any, *, axis: int = 0) -> Any:
+    return tf.gather_nd(x, _along(x, indices, axis))
+
+
+def _along(x: Any, indices: Any, axis: int) -> Any:
+    """(*indices, axes): the place of every element that indices along one axis mean."""
+    axis = axis % rank(x)
+    places = tf.meshgrid(*(tf.range(n) for n in tf.unstack(shape(indices), rank(x))), indexing="ij")
+    places[axis] = _wrapped(tf.cast(indices, tf.int64), shape(x)[axis])
+    return tf.stack(places, -1)
+
+
+def _wrapped(indices: Any, sizes: Any) -> Any:
+    """Indices counted from the front."""
+    return tf.where(indices < 0, indices + sizes, indices)
+
+
+@dynamic("GatherND")
+def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Any:
+    sizes = shape(x)[batch_dims : batch_dims + indices.shape[-1]]
+    return tf.gather_nd(x, _wrapped(tf.cast(indices, tf.int64), sizes), batch_dims=batch_dims)
+
+
+@dynamic("ScatterElements", "Scatter")
+def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduction: str = "none") -> Any:
+    return _scattered(x, _along(x, indices, axis), updates, reduction)
+
+
+@dynamic("ScatterND")
+def scatter_nd(x: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Any:
+    sizes = shape(x)[: indices.shape[-1]]
+    return _scattered(x, _wrapped(tf.cast(indices, tf.int64), sizes), updates, reduction)
+
+
+def _scattered(x: Any, places: Any, updates: Any, reduction: str) -> Any:
+    """A tensor with updates at places (..., indexed axes)."""
+    data, new = (tf.cast(each, tf.int32) if each.dtype == tf.bool else wide(each) for each in (x, updates))
+    if reduction == "mul":
+        depth = places.shape[-1]
+        sizes = shape(x)
+        steps = tf.math.cumprod(sizes[:depth], exclusive=True, reverse=True)
+        flat = tf.reshape(tf.reduce_sum(places * steps, -1), (-1,))
+        rows = tf.reshape(new, tf.concat([shape(flat), sizes[depth:]], 0))
+        factors = tf.math.unsorted_segment_prod(rows, flat, tf.reduce_prod(sizes[:depth]))
+        return tf.cast(data * tf.reshape(factors, sizes), x.dtype)
+    scatter = {
+        "none": tf.tensor_scatter_nd_update,
+        "add": tf.tensor_scatter_nd_add,
+        "min": tf.tensor_scatter_nd_min,
+        "max": tf.tensor_scatter_nd_max,
+    }[reduction]
+    return tf.cast(scatter(data, places, new), x.dtype)
 
 
 @dynamic("OneHot")
@@ -21,7 +76,7 @@ def one_hot(indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Any:
     depth = tf.cast(scalar(depth), tf.int64)
     axis = axis % (rank(indices) + 1)
     places = tf.cast(indices, tf.int64)
-    places = tf.expand_dims(tf.where(places < 0, places + depth, places), axis)
+    places = tf.expand_dims(_wrapped(places, depth), axis)
     steps = tf.reshape(tf.range(depth), [-1 if i == axis else 1 for i in range(rank(indices) + 1)])
     return tf.where(places == steps, values[1], values[0])
 
