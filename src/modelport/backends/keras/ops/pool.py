@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from modelport.backends.keras.ops.conv import Numbers, dilated, explicit_pads
 from modelport.backends.keras.ops.math import in_wide
@@ -101,8 +101,17 @@ def max_pool(
     if outputs > 1:
         return _with_places(x, data, window, storage_order)
     if window.plain and is_float(x):
-        return ops.max_pool(data, window.kernel, window.strides, "valid", "channels_last")
+        return _layer("Max", data, window)
     return in_wide(lambda *views: ops.max(ops.stack(views), axis=0), *window.views(data))
+
+
+def _layer(kind: str, data: Any, window: Window) -> Any:
+    """Keras' own pooling layer, of padded data.
+
+    The operation `keras.ops.max_pool` comes back from a file with lists for its sizes, which Keras on JAX refuses.
+    """
+    made = getattr(layers, f"{kind}Pooling{len(window.kernel)}D")
+    return made(window.kernel, window.strides, "valid", data_format="channels_last", dtype=dtype(data))(data)
 
 
 def _with_places(x: Any, data: Any, window: Window, storage_order: int) -> tuple[Any, Any]:
@@ -149,7 +158,7 @@ def average_pool(
     data = padded(x, window.widths)
     if not window.plain:
         return ops.divide(reduce(plus, window.views(data)), _counts(x, window, count_include_pad))
-    average = ops.average_pool(data, window.kernel, window.strides, "valid", "channels_last")
+    average = _layer("Average", data, window)
     if not any(map(any, window.widths)) or (count_include_pad and not any(window.extra)):
         return average
     share = ops.divide(float(math.prod(window.kernel)), _counts(x, window, count_include_pad))
