@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from onnx import helper
 
 from modelport.core.backend import Backend
+from modelport.core.errors import UnsupportedOpError
 from modelport.core.registry import backend as registered
 from modelport.graph.signature import read_signature
 from modelport.testing.conformance import forget_sessions
@@ -21,12 +22,39 @@ from tests.properties import oracle
 from tests.properties.drawing import free_names
 from tests.properties.graphs import Example, Feeds, disagreement, graphs
 
+REFUSAL = "refused"
+"""What is told of a graph that a backend says it does not have."""
+
+REFUSED: dict[str, dict[str, str]] = {
+    "onnx": {},
+    "torch": {
+        "CenterCropPad": "to or from a size that only the run tells",
+        "RNN GRU LSTM modelport::GRU": "no layer of torch, over a number of steps that only the run tells",
+        "MaxPool AveragePool LpPool": "padded by a size that only the run tells, or unevenly with indices",
+        "Resize": "smoothed from a size that only the run tells",
+        "RoiAlign": "as many samples as each region is large",
+    },
+    "keras": {
+        "RNN GRU LSTM": "no layer of Keras, over a number of steps that only the run tells",
+        "Conv ConvTranspose MaxPool AveragePool LpPool GridSample": "over sizes that only the run tells",
+    },
+}
+"""What a backend says that it does not have: operators, and when. Such graphs are counted apart."""
+
+
+def is_refused(backend: Backend, error: Exception) -> bool:
+    """Whether an error says what is known not to be there."""
+    known = {name for names in REFUSED[backend.name] for name in names.split()}
+    return isinstance(error, UnsupportedOpError) and error.op_type in known
+
 
 def trouble(backend: Backend, example: Example) -> str:
     """What goes wrong with a graph on a backend; empty where it agrees."""
     try:
         return _trouble(backend, example)
     except Exception as error:  # whatever a framework raises is a finding
+        if is_refused(backend, error):
+            return REFUSAL
         told = " ".join(str(error).split())
         return f"{type(error).__name__}: {told[:400]}"
 
@@ -157,16 +185,19 @@ class Findings:
         examples: how many there were.
         operators: how often each operator occurred.
         failures: what went wrong, with its smallest part.
+        refused: how many graphs the backend says it does not have (`REFUSED`).
     """
 
     examples: int = 0
     operators: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    refused: int = 0
 
     def add(self, other: Findings) -> None:
         self.examples += other.examples
         self.operators.update(other.operators)
         self.failures += other.failures
+        self.refused += other.refused
 
 
 def campaign(name: str | None, first: int, count: int) -> Findings:
@@ -186,7 +217,9 @@ def campaign(name: str | None, first: int, count: int) -> Findings:
     def agree(example: Example) -> None:
         findings.examples += 1
         findings.operators.update(example.op_types())
-        if backend is not None and (told := trouble(backend, example)):
+        told = "" if backend is None else trouble(backend, example)
+        findings.refused += told == REFUSAL
+        if backend is not None and told not in ("", REFUSAL):
             findings.failures.append(_failure(backend, example, told, first))
         forget_sessions()
 

@@ -32,11 +32,9 @@ def fuzz(backend: str, seeds: Iterable[int], processes: int) -> Findings:
             for failure in found.failures:
                 print(f"\n{failure}\n", flush=True)
             rate = total.examples / (time.monotonic() - begun)
-            print(
-                f"{backend}: {total.examples} of {BATCH * len(seeds)} graphs, {len(total.failures)} failed, "
-                f"{len(total.operators)} operators, {rate:.1f} graphs/s",
-                flush=True,
-            )
+            counts = f"{total.examples} of {BATCH * len(seeds)} graphs, {len(total.failures)} failed, "
+            counts += f"{total.refused} refused, {len(total.operators)} operators"
+            print(f"{backend}: {counts}, {rate:.1f} graphs/s", flush=True)
     return total
 
 

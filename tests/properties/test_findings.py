@@ -112,6 +112,26 @@ FINDINGS = {
                 else_branch = e () => (float[b] q) { q = Neg(z) }>
         }"""
     ),
+    "a range of nothing is quantised": Found(
+        """g (float[n] x) => (uint8[a] y, float scale, uint8 zero, float[b] back) <float none = {0.0}> {
+            nothing = Mul(x, none)
+            y, scale, zero = DynamicQuantizeLinear(nothing)
+            back = DequantizeLinear(y, scale, zero)
+        }""",
+        on=("torch", "keras"),
+    ),
+    "an axis of any size is split into equal parts": Found(
+        """g (float[4, t] x) => (float[a, b] y, float[c, d] z, float[e, f] w) {
+            long = Concat<axis = 1>(x, x)
+            y, z = Split<axis = 1, num_outputs = 2>(long) w = Split<axis = 1, num_outputs = 1>(x)
+        }"""
+    ),
+    "corners of any size are aligned": Found(
+        """g (float[2, 2, n, t] x) => (float[a, b, c, d] y) <float[2] scales = {1.5, 2.0}> {
+            y = Resize<axes = [2, 3], coordinate_transformation_mode = "align_corners", mode = "linear">(x, , scales)
+        }""",
+        on=("torch",),
+    ),
 }
 
 

@@ -133,7 +133,9 @@ def loop(s: Scope) -> None:
         proceed = inner.op("Less", turn, inner.ints(s.integer(1, 3)))
     else:
         proceed = go_on if s.chance(60) else inner.given(np.asarray(True))
-    collected = [inner.value((F32, I64, F64, BOOL)) for _ in range(s.integer(0, 2))]
+    # The standard does not say which sizes a stack has when there is no round.
+    stacks = 0 if count is not None and not all(np.all(array) for array in count.worlds) else s.integer(0, 2)
+    collected = [inner.value((F32, I64, F64, BOOL)) for _ in range(stacks)]
     graph = body(inner, [turn, go_on, *carried], [proceed, *after, *collected])
     s.ops("Loop", [count, start, *states], (True,) * (len(after) + len(collected)), body=graph)
 

@@ -155,7 +155,9 @@ def resize(s: Scope) -> None:
         settings["axes"] = axes
     head = 0 if short else 2
     empty = None if s.opset >= 13 else s.given(np.zeros(0, np.float32))
-    if s.chance(50) and (short or x.is_static(0)):
+    # What is one pixel is said of the size, and the evaluator takes it for what the scale leads to.
+    by_size = settings["coordinate_transformation_mode"] == "pytorch_half_pixel" or s.chance(50)
+    if by_size and (short or x.is_static(0)):
         if mode == "nearest" and not x.is_static():
             raise Unfit
         # Where a quotient of sizes is no short binary fraction, the nearest of two pixels hangs on its last bit.

@@ -164,7 +164,11 @@ def quantize(s: Scope) -> None:
 
 @operator(11)
 def quantize_dynamically(s: Scope) -> None:
-    s.ops("DynamicQuantizeLinear", [s.leaf(s.dims(s.integer(1, 3)))], (True, True, True))
+    x = s.leaf(s.dims(s.integer(1, 3)))
+    if not all(array.any() for array in x.worlds):
+        # The standard does not say what the scale of a range of nothing is.
+        raise Unfit
+    s.ops("DynamicQuantizeLinear", [x], (True, True, True))
 
 
 @operator(10)

@@ -80,7 +80,8 @@ def dequantize_linear(
 @op("DynamicQuantizeLinear")
 def dynamic_quantize_linear(x: Any) -> Any:
     low, high = ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0)
-    scale = ops.divide(ops.subtract(high, low), 255.0)
+    # A range of nothing has the scale of a range of 1.
+    scale = ops.divide(ops.where(ops.equal(high, low), 1.0, ops.subtract(high, low)), 255.0)
     zero = ops.clip(ops.round(ops.divide(ops.negative(low), scale)), 0.0, 255.0)
     quantised = plus(ops.round(ops.divide(x, scale)), zero)
     return saturated(quantised, "uint8"), scale, cast(cast(zero, "int32"), "uint8")

@@ -245,6 +245,9 @@ def _source(axis: _Axis, settings: _Resampling, x: Tensor) -> Any:
     if kind == "asymmetric":
         return position / scale
     if kind == "align_corners":
+        if isinstance(axis.target, fx.Proxy):
+            # One element lies at 0, whatever it is divided by.
+            return position * last / torch.sym_max(reach, 1e-6)
         return position * 0 if axis.target == 1 else position * last / reach
     if kind == "tf_crop_and_resize":
         if axis.target == 1:

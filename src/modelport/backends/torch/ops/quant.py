@@ -86,7 +86,8 @@ def dequantize_linear(
 @op("DynamicQuantizeLinear")
 def dynamic_quantize_linear(x: Tensor) -> Any:
     low, high = torch.clamp_max(torch.amin(x), 0), torch.clamp_min(torch.amax(x), 0)
-    scale = (high - low) / 255
+    # A range of nothing has the scale of a range of 1.
+    scale = torch.where(high == low, 1.0, high - low) / 255
     zero = torch.clamp(torch.round(-low / scale), 0, 255)
     y = torch.clamp(torch.round(x / scale) + zero, 0, 255)
     return y.to(torch.uint8), scale, zero.to(torch.uint8)

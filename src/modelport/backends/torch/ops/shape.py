@@ -130,8 +130,6 @@ def split(
         total = x.size_of(axis)
         each = (total + count - 1) // count
         sizes = [each] * (count - 1) + [total - each * (count - 1)]
-        if isinstance(total, fx.Proxy):
-            raise CannotBuild(f"it splits axis {axis}, whose size is not known; give it a static size")
     parts = torch.split(x, sizes, axis)
     return tuple(parts[index] for index in range(len(node.outputs)))
 
