@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.nets.architectures import TORCHVISION, torchvision_net
+from tests.nets.architectures import TORCHVISION, VIDEO, torchvision_net
 from tests.nets.vision import settled
 from tests.zoo.crossing import draw, home, to_keras
 
@@ -20,5 +20,5 @@ QUICK = {"resnet18", "mobilenet_v2", "convnext_tiny", "vit_b_16"}
 )
 def test_a_net_of_torchvision_goes_to_keras_and_comes_home(name: str) -> None:
     shape = TORCHVISION[name].shape
-    net = settled(torchvision_net(name), draw(4, shape))
+    net = settled(torchvision_net(name), draw(4 if name in VIDEO else 16, shape))
     home(net, to_keras(net, shape), shape)
