@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelport.backends.keras.run import is_keras
+from modelport.backends.keras.structure import is_keras
 from modelport.core.errors import DataError, UnsupportedModelError
 
 

@@ -15,7 +15,8 @@ import modelport.backends.keras.lower  # noqa: F401  (fills the tables)
 from modelport.backends.keras.layers import Layout, Weight, constants, weights
 from modelport.backends.keras.lower.lowering import Frame, Lowering, Resource
 from modelport.backends.keras.lower.trace import Trace, record
-from modelport.backends.keras.run import by_name, dims, dtype_name
+from modelport.backends.keras.run import by_name
+from modelport.backends.keras.structure import dims, dtype_name
 from modelport.core.backend import Exported
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec

@@ -153,8 +153,8 @@ def write_savedmodel(native: Any, path: Path, signature: Signature | None, examp
     """Write a SavedModel whose serving function takes the signature's inputs."""
     import tensorflow as tf
 
-    from modelport.backends.keras.run import is_functional
-    from modelport.backends.keras.run import is_keras as is_keras_model
+    from modelport.backends.keras.structure import is_functional
+    from modelport.backends.keras.structure import is_keras as is_keras_model
 
     if not is_keras_model(native):
         tf.saved_model.save(native, str(path))

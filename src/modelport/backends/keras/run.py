@@ -12,11 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from modelport.backends.keras.structure import (
+    call_of,
+    free,
+    is_functional,
+    is_keras,
+    named_inputs,
+    named_outputs,
+    parameter_names,
+    served,
+    structures,
+    tensor_spec,
+)
 from modelport.core.errors import ModelPortError, SignatureError, UnsupportedModelError
-from modelport.core.signature import Arrays, Dim, Signature, TensorSpec, Tree, leaves, map_tree
-
-_SETTINGS = ("training", "mask", "kwargs", "args", "self")
-"""Arguments of `call` that are no inputs unless the example gives them by name."""
+from modelport.core.signature import Arrays, Signature, TensorSpec, Tree, leaves, map_tree
 
 
 def signature(native: Any, example: Any = None) -> Signature:
@@ -47,95 +56,12 @@ def signature(native: Any, example: Any = None) -> Signature:
     return _of_example(native, example)
 
 
-def is_keras(native: Any) -> bool:
-    """Whether an object is a Keras layer or model, not a plain TensorFlow one."""
-    return hasattr(native, "_flatten_layers")
-
-
-def is_functional(native: Any) -> bool:
-    """Whether a model was built from `keras.Input`, so that it knows its inputs and outputs."""
-    return (is_keras(native) and getattr(native, "_inputs_struct", None) is not None) or _is_built_sequential(native)
-
-
-def _is_built_sequential(native: Any) -> bool:
-    return is_keras(native) and getattr(getattr(native, "_functional", None), "_inputs_struct", None) is not None
-
-
-def _structures(native: Any) -> tuple[Any, Any]:
-    inner = native._functional if _is_built_sequential(native) else native
-    return inner._inputs_struct, inner._outputs_struct
-
-
 def _of_functional(native: Any) -> Signature:
-    takes, gives = _structures(native)
-    inputs, args = _named_inputs(takes)
+    takes, gives = structures(native)
+    inputs, args = named_inputs(takes)
     producers = [tensor._keras_history.operation.name for tensor in leaves(gives)]
-    outputs, returns = _named_outputs(gives, producers, {spec.name for spec in inputs})
+    outputs, returns = named_outputs(gives, producers, {spec.name for spec in inputs})
     return Signature(inputs, outputs, (args,), {}, returns)
-
-
-def _named_inputs(struct: Tree) -> tuple[tuple[TensorSpec, ...], Tree]:
-    specs: list[TensorSpec] = []
-
-    def name(tensor: Any, key: str | None = None) -> str:
-        chosen = _free(key or tensor.name, {spec.name for spec in specs})
-        specs.append(TensorSpec(chosen, dtype_name(tensor.dtype), dims(chosen, tensor.shape)))
-        return chosen
-
-    if isinstance(struct, Mapping) and not any(isinstance(value, (Mapping, list, tuple)) for value in struct.values()):
-        tree: Tree = {key: name(tensor, str(key)) for key, tensor in struct.items()}
-    else:
-        tree = map_tree(name, struct)
-    return tuple(specs), tree
-
-
-def _named_outputs(struct: Tree, producers: list[str], taken: set[str]) -> tuple[tuple[TensorSpec, ...], Tree]:
-    """Names of outputs: the keys of dicts, else the layers that make them, else `output`."""
-    tensors = list(leaves(struct))
-    if len(tensors) == 1 and not isinstance(struct, Mapping):
-        wanted = ["output"]
-    else:
-        wanted = list(leaves(_keyed(struct, iter(producers))))
-    specs: list[TensorSpec] = []
-    used = set(taken)
-    for tensor, stem in zip(tensors, wanted, strict=True):
-        chosen = _free(stem, used)
-        used.add(chosen)
-        specs.append(TensorSpec(chosen, dtype_name(tensor.dtype), dims(chosen, tensor.shape)))
-    names = iter(spec.name for spec in specs)
-    return tuple(specs), map_tree(lambda tensor: next(names), struct)
-
-
-def _keyed(tree: Tree, producers: Iterator[str], key: str = "") -> Tree:
-    """A tree of names: every leaf has its path of keys, and where it has none its producer's name."""
-    if isinstance(tree, Mapping):
-        return {k: _keyed(v, producers, f"{key}.{k}" if key else str(k)) for k, v in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return [_keyed(v, producers, f"{key}_{index}" if key else "") for index, v in enumerate(tree)]
-    producer = next(producers) if tree is not None else None
-    return key or producer
-
-
-def _free(name: str, taken: set[str]) -> str:
-    stem, index = name, 0
-    while name in taken:
-        index += 1
-        name = f"{stem}_{index}"
-    return name
-
-
-def dims(name: str, shape: Any) -> tuple[Dim, ...] | None:
-    """A TensorFlow or Keras shape with a name for every size that is not fixed."""
-    if shape is None or getattr(shape, "rank", 0) is None:
-        return None
-    sizes = enumerate(tuple(shape))
-    return tuple(int(n) if n is not None else "batch" if axis == 0 else f"{name}_dim{axis}" for axis, n in sizes)
-
-
-def dtype_name(dtype: Any) -> str:
-    """NumPy's name of a Keras or TensorFlow dtype."""
-    name = dtype if isinstance(dtype, str) else dtype.name
-    return "str" if name == "string" else name
 
 
 def _of_example(native: Any, example: Any) -> Signature:
@@ -145,12 +71,12 @@ def _of_example(native: Any, example: Any) -> Signature:
 
     def spec(name: str, value: Any) -> str:
         array = np.asarray(value)
-        chosen = _free(name, {s.name for s in specs})
+        chosen = free(name, {s.name for s in specs})
         shape = tuple("batch" if axis == 0 and size == first else size for axis, size in enumerate(array.shape))
         specs.append(TensorSpec(chosen, _input_dtype(native, array), shape))
         return chosen
 
-    names = _parameter_names(native)
+    names = parameter_names(native)
     args = tuple(
         _name_tree(tree, names[index] if index < len(names) else f"input_{index}", spec)
         for index, tree in enumerate(args)
@@ -159,7 +85,7 @@ def _of_example(native: Any, example: Any) -> Signature:
     called = Signature(tuple(specs), (), args, kwargs, ())
     outputs = trace(native, called).structured_outputs
     named = [f"output_{index}" for index, _ in enumerate(leaves(outputs))]
-    found, returns = _named_outputs(outputs, named, {s.name for s in specs})
+    found, returns = named_outputs(outputs, named, {s.name for s in specs})
     return Signature(called.inputs, found, args, kwargs, returns)
 
 
@@ -180,16 +106,6 @@ def _input_dtype(native: Any, array: np.ndarray) -> str:
     return str(array.dtype)
 
 
-def _call(native: Any) -> Callable[..., Any]:
-    return native.call if is_keras(native) else native.__call__
-
-
-def _parameter_names(native: Any) -> list[str]:
-    parameters = inspect.signature(_call(native)).parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in parameters if p.kind in kinds and p.name not in _SETTINGS]
-
-
 def arguments(native: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """An example as the positional and keyword arguments of the native call.
 
@@ -198,7 +114,7 @@ def arguments(native: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any
     """
     if is_functional(native):
         return (example,), {}
-    names = _parameter_names(native)
+    names = parameter_names(native)
     if isinstance(example, tuple) and (len(example) == 1 or len(names) > 1):
         return example, {}
     if isinstance(example, Mapping) and set(example) <= {*names, "mask"}:
@@ -276,7 +192,7 @@ def _device(native: Any) -> contextlib.AbstractContextManager[Any]:
 def call(native: Any, tensors: Mapping[str, Any], signature: Signature) -> Any:
     """The native call in inference mode, on TensorFlow tensors by input name."""
     if is_functional(native):
-        own = _named_inputs(_structures(native)[0])
+        own = named_inputs(structures(native)[0])
         ordered = list(tensors.values())
         names = [spec.name for spec in own[0]]
         known = tensors if set(tensors) == set(names) else dict(zip(names, ordered, strict=True))
@@ -285,9 +201,9 @@ def call(native: Any, tensors: Mapping[str, Any], signature: Signature) -> Any:
     kwargs = map_tree(lambda name: tensors[name], dict(signature.kwargs))
     if is_keras(native):
         return native(*args, **kwargs, training=False)
-    if served := _served(native, signature):
-        return served(**tensors)
-    settings = {"training": False} if "training" in inspect.signature(_call(native)).parameters else {}
+    if function := served(native, signature):
+        return function(**tensors)
+    settings = {"training": False} if "training" in inspect.signature(call_of(native)).parameters else {}
     return native(*args, **kwargs, **settings)
 
 
@@ -391,29 +307,15 @@ def build(native: Any, signature: Signature) -> None:
     call(native, zeros, signature)
 
 
-def _served(native: Any, signature: Signature | None = None) -> Any:
-    """A restored SavedModel's serving function, where it takes the signature's inputs by name."""
-    functions = getattr(native, "signatures", None)
-    if not functions:
-        return None
-    function = functions.get("serving_default") or next(iter(functions.values()))
-    takes = set(function.structured_input_signature[1])
-    return function if signature is None or {spec.name for spec in signature.inputs} == takes else None
-
-
 def _of_served(native: Any) -> Signature:
     """The signature that a SavedModel was saved with, or of the one trace that a `tf.Module`'s call has."""
-    function = _served(native)
+    function = served(native)
     if function is None:
         return _of_concrete(native)
-    inputs = tuple(_tensor_spec(name, spec) for name, spec in function.structured_input_signature[1].items())
+    inputs = tuple(tensor_spec(name, spec) for name, spec in function.structured_input_signature[1].items())
     labels = [f"output_{index}" for index, _ in enumerate(leaves(function.structured_outputs))]
-    outputs, returns = _named_outputs(function.structured_outputs, labels, {spec.name for spec in inputs})
+    outputs, returns = named_outputs(function.structured_outputs, labels, {spec.name for spec in inputs})
     return Signature(inputs, outputs, (), {spec.name: spec.name for spec in inputs}, returns)
-
-
-def _tensor_spec(name: str, spec: Any) -> TensorSpec:
-    return TensorSpec(name, dtype_name(spec.dtype), dims(name, spec.shape))
 
 
 def _of_concrete(native: Any) -> Signature:
@@ -423,10 +325,10 @@ def _of_concrete(native: Any) -> Signature:
             f"{type(native).__name__} does not say what its inputs are: pass example=, or give its __call__ a "
             "tf.function with an input_signature."
         )
-    names = _parameter_names(native)
-    inputs = tuple(_tensor_spec(names[index], spec) for index, spec in enumerate(declared))
+    names = parameter_names(native)
+    inputs = tuple(tensor_spec(names[index], spec) for index, spec in enumerate(declared))
     called = Signature(inputs, (), tuple(spec.name for spec in inputs), {}, ())
     outputs = trace(native, called).structured_outputs
     labels = [f"output_{index}" for index, _ in enumerate(leaves(outputs))]
-    found, returns = _named_outputs(outputs, labels, set(names))
+    found, returns = named_outputs(outputs, labels, set(names))
     return Signature(inputs, found, called.args, {}, returns)

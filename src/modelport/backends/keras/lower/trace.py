@@ -10,7 +10,8 @@ from typing import Any
 
 from modelport.backends.keras.lower.distributed import replaced
 from modelport.backends.keras.lower.table import LayerRow, row_of
-from modelport.backends.keras.run import build, is_keras, trace
+from modelport.backends.keras.run import build, trace
+from modelport.backends.keras.structure import is_keras
 from modelport.core.report import Note
 from modelport.core.signature import Signature, leaves, map_tree
 
