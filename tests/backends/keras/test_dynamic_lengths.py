@@ -85,6 +85,14 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         }""",
         [draw(1, 3), draw(2, 1, 8)],
     ),
+    "a row for every step but the first three, if there are more": (
+        """f (float[1, 3] x, float[b, t] z) => (float[u, 3] y) {
+            n = Shape <start = 1> (z)  three = Constant <value_ints = [3]> ()  d = Sub (n, three)
+            zero = Constant <value_ints = [0]> ()  m = Max (d, zero)
+            s = Concat <axis = 0> (m, three)  y = Expand (x, s)
+        }""",
+        [draw(1, 3), draw(2, 5)],
+    ),
     "as much is put before as there is": (
         """f (float[b, t] x) => (float[b, u] y) {
             n = Shape <start = 1> (x)  zeros = Constant <value_ints = [0, 0]> ()

@@ -120,9 +120,9 @@ class Lengths:
             bottom = math.lcm(*(Fraction(c).denominator for c in inner.terms.values()))
             # Every bottom-th element of the numerator's zeros.
             return self.zeros(inner * bottom)[(slice(bottom - 1, None, bottom),)]
-        if atom.function == "max" and atom.args[0] == 0 and len(atom.args) == 2:
-            # As many zeros as a negative size has.
-            return self.zeros(atom.args[1])
+        if atom.function == "max" and 0 in atom.args and len(atom.args) == 2:
+            # What is cut off more than there is leaves nothing.
+            return self.zeros(next(arg for arg in atom.args if arg != 0))
         if atom.function == "min":
             most = min((arg for arg in atom.args if isinstance(arg, int)), default=None)
             rest = [arg for arg in atom.args if isinstance(arg, Expr)]
