@@ -42,3 +42,20 @@ def test_a_keras_layer_goes_to_torch_and_home(name: str) -> None:
         report = mp.compare(net, moved, tolerance=1e-5, gradient_tolerance=1e-4)
         assert report.ok, report
     assert set(home.parameters()) == set(there.parameters()) == set(mp.transfer(net, to="onnx").parameters())
+
+
+def test_a_query_that_sees_no_key_has_the_gradient_that_keras_gives_it() -> None:
+    import keras
+    import numpy as np
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    x = layers.Embedding(9, 8, mask_zero=True)(ids)
+    # A sum keeps no mask: what the padding attends to, each key alike, counts.
+    net = keras.Model(ids, layers.Dense(3)(x + layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)))
+    example = np.asarray([[3, 1, 0, 0, 0, 0], [1, 2, 8, 4, 5, 0]], "int32")
+    there = mp.transfer(net, to="torch", example=example)
+    for moved in (there, mp.transfer(there, to="keras")):
+        report = mp.compare(net, moved, example)
+        assert report.ok, report

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.attention_masks import Masks, bare_condition, constant_of, share_masks
+from modelport.graph.attention_masks import Masks, bare_condition, constant_of, only_sighted, share_masks
 from modelport.graph.splice import BUILD_DOMAIN, insert, is_op, only_use, replace_outputs, scalar
 
 
@@ -66,10 +66,12 @@ def _recognize(model: ir.Model, softmax: ir.Node) -> bool:
     key = _unswapped(scores, product)
     key, value = _ungrouped(key, value, scores.query)
     flat = len(scores.query.shape or ()) == 3
-    inputs = [scores.query, key, value]
+    mask, query = scores.masks.written(model, product), scores.query
+    if scores.masks.sighted is not None:
+        query = only_sighted(model, product, query, scores.masks.sighted)
+    inputs = [query, key, value]
     if flat:
         inputs = [_as_one_batch(model, product, each) for each in inputs]
-    mask = scores.masks.written(model, product)
     inputs += [] if mask is None else [mask]
     node = replace_outputs(
         product.outputs, "Attention", inputs, attributes,

@@ -28,9 +28,14 @@ class Masks:
 
     Attributes:
         is_causal: whether a lower triangle is among them: no query sees a key after its own place.
+        sighted: which queries see a key at all, (..., queries, 1), where some may see none and the others must not
+            notice. The scores of a query that sees none were one number: no gradient reached it or a key, and a fused
+            kernel cannot tell its sum of exponentials from one. So it is made 0 and no key is hidden from it, which
+            weighs the values alike too. `None` where every query sees a key, or that is not known. Set by `written`.
     """
 
     is_causal: bool = False
+    sighted: ir.Value | None = None
     _added: list[ir.Value] = field(default_factory=list)
     _selected: list[_Selection] = field(default_factory=list)
 
@@ -73,11 +78,46 @@ class Masks:
         terms = list(self._added)
         for fill, condition in conditions.items():
             assert kind is not None
+            if not terms and len(conditions) == 1 and not self.is_causal and _may_blind(condition, fill):
+                self.sighted = _any_key(model, before, condition)
+                condition = _made(before, "Or", [condition, _made(before, "Not", [self.sighted], _BOOL)], _BOOL)
             numbers = (constant_of(model, np.array(number, kind.numpy())) for number in (0.0, fill))
             terms.append(_made(before, "Where", [condition, *numbers], kind))
         if not terms or kind is None:
             return None
         return _raised(model, before, _folded(before, "Add", terms, kind))
+
+
+_BOOL = ir.DataType.BOOL
+
+
+def _may_blind(condition: ir.Value, fill: float) -> bool:
+    """Whether a mask that goes by the query may hide every key from one, and still weighs their values alike."""
+    shape = condition.shape
+    if fill == -np.inf or shape is None or len(shape) < 2 or shape[-2] == 1:
+        return False
+    known = condition.const_value
+    return known is None or not known.numpy().any(-1).all()
+
+
+def _any_key(model: ir.Model, before: ir.Node, condition: ir.Value) -> ir.Value:
+    """Whether a query sees any key: (..., queries, 1)."""
+    assert condition.shape is not None
+    number = insert(before, "Cast", [condition], {"to": ir.DataType.INT32.value})
+    number.name, number.type, number.shape = f"{before.name}/cast", ir.TensorType(ir.DataType.INT32), condition.shape
+    most = insert(before, "ReduceMax", [number, constant_of(model, np.array([-1]))], {"keepdims": 1})
+    most.name, most.type = f"{before.name}/any", number.type
+    most.shape = ir.Shape([*list(condition.shape)[:-1], 1])
+    return _made(before, "Greater", [most, constant_of(model, np.array(0, np.int32))], _BOOL)
+
+
+def only_sighted(model: ir.Model, before: ir.Node, query: ir.Value, sighted: ir.Value) -> ir.Value:
+    """The queries, with 0 for those that see no key."""
+    assert query.dtype is not None
+    zero = constant_of(model, np.array(0.0, query.dtype.numpy()))
+    result = _made(before, "Where", [sighted, query, zero], query.dtype)
+    result.shape = query.shape
+    return result
 
 
 def fits(mask: ir.Value, scores: ir.Value) -> bool:
