@@ -272,3 +272,22 @@ def test_layers_exported_one_by_one_under_one_path_are_stacked():
     assert found.graph[0].attributes.get_int("num_layers") == 3
     assert found.graph[0].attributes.get_int("batch_first") == 1
     assert [value.name for value in found.graph.outputs] == ["output_0", "output_1", "output_2"]
+
+
+@pytest.mark.parametrize(("batch_first", "index", "taken"), [(True, -1, True), (False, 4, True), (True, 3, False)])
+def test_the_last_step_is_read_from_the_last_state(batch_first, index, taken):
+    tape = ir.tape.Tape()
+    x = tensor("x", ("n", 5, 3) if batch_first else (5, "n", 3))
+    layer = torch.nn.LSTM(3, 4, num_layers=2, batch_first=batch_first).eval()
+    values = {name: weight(tape, f"rnn.{name}", p.detach().numpy()) for name, p in layer.named_parameters()}
+    output, *_ = emit_recurrent(
+        tape, "LSTM", x, values, hidden_size=4, num_layers=2, batch_first=batch_first, name="rnn"
+    )
+    number = tape.initializer(ir.tensor(np.array(index), name="index"))
+    step = tape.op("Gather", [output, number], {"axis": 1 if batch_first else 0})
+    model = model_of(tape, [x], [step])
+    set_roles(model, {f"rnn.{name}": "parameter" for name in values})
+    found = recognized(model)
+    (node,) = (node for node in found.graph if node.domain == BUILD_DOMAIN)
+    assert bool(node.outputs[1].uses()) == taken
+    assert bool(node.outputs[0].uses()) != taken

@@ -15,7 +15,7 @@ from modelport.graph.normal import drop_dead_nodes
 from modelport.graph.provenance import ZERO, Provenance, is_zero, trace
 from modelport.graph.recurrent import GATES
 from modelport.graph.splice import BUILD_DOMAIN, insert, ints, merge_into, replace_outputs
-from modelport.graph.stacked_layers import merge_batch_first, merge_stacks
+from modelport.graph.stacked_layers import merge_batch_first, merge_stacks, take_last_states
 from modelport.graph.weights import Role, roles, set_roles
 
 _ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
@@ -52,6 +52,7 @@ def recognize_recurrent(model: ir.Model) -> int:
         merge_stacks(model)
         drop_dead_nodes(model)
         merge_batch_first(model)
+        take_last_states(model)
         for graph in model.graphs():
             graph.sort()
     return found

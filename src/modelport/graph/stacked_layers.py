@@ -45,6 +45,34 @@ def merge_batch_first(model: ir.Model) -> None:
             _batch_first(node)
 
 
+def take_last_states(model: ir.Model) -> None:
+    """Read the last step of a layer that runs forwards from its last state: it then need not give all its steps."""
+    for node in list(model.graph.all_nodes()):
+        if node.domain != BUILD_DOMAIN or node.op_type not in GATES:
+            continue
+        if node.attributes.get_int("bidirectional", 0) or node.attributes.get_int("reverse", 0):
+            continue
+        axis = 1 if node.attributes.get_int("batch_first", 0) else 0
+        for reader in [use.node for use in node.outputs[0].uses() if use.idx == 0]:
+            if reader.graph is node.graph and _takes_last(reader, axis):
+                reader.replace_input_with(0, node.outputs[1])
+                reader.attributes["axis"] = ir.AttrInt64("axis", 0)
+                level = node.attributes.get_int("num_layers", 1) - 1
+                reader.replace_input_with(1, ints(model, f"{reader.name}/level", level))
+
+
+def _takes_last(reader: ir.Node, axis: int) -> bool:
+    """Whether a node takes the last index of an axis of three."""
+    if reader.op_type != "Gather" or reader.domain or reader.attributes.get_int("axis", 0) not in (axis, axis - 3):
+        return False
+    data, index = reader.inputs
+    tensor = None if index is None else index.const_value
+    if data is None or tensor is None or len(tensor.shape):
+        return False
+    number, steps = int(tensor.numpy().item()), None if data.shape is None else data.shape[axis]
+    return number == -1 or (isinstance(steps, int) and number == steps - 1)
+
+
 def _states(node: ir.Node) -> int:
     return 2 if node.op_type == "LSTM" else 1
 

@@ -110,3 +110,19 @@ def test_partly_frozen_recurrent_weights_are_computed_under_their_names() -> Non
     for name, array in weights.items():
         np.testing.assert_array_equal(home[f"rnn.{name}"], array)
     assert {v.path.split("/")[0] for v in native.trainable_variables} == {"rnn.weight_ih_l0", "rnn.bias_ih_l0"}
+
+
+def test_a_layer_of_which_the_last_step_is_read_gives_no_others() -> None:
+    tape = ir.tape.Tape()
+    x = tensor("x", ("batch", 6, 3))
+    weights = torch_weights("LSTM", 2, 1)
+    values = {name: weight(tape, f"rnn.{name}", array) for name, array in weights.items()}
+    output, *_ = emit_recurrent(tape, "LSTM", x, values, hidden_size=5, num_layers=2, batch_first=True, name="rnn")
+    last = tape.initializer(ir.tensor(np.array(-1), name="last"))
+    model = model_of(tape, [x], [tape.op("Gather", [output, last], {"axis": 1})])
+    set_roles(model, {f"rnn.{name}": "parameter" for name in weights})
+    array = draw(4, 6, 3)
+    native = build(model).native
+    lstms = [layer for layer in native.layers if isinstance(layer, keras.layers.LSTM)]
+    assert [layer.return_sequences for layer in lstms] == [True, False]
+    np.testing.assert_allclose(native(array), run(model, {"x": array})[0], rtol=1e-5, atol=1e-5)

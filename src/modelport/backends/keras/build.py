@@ -109,6 +109,10 @@ class Program:
     def note(self, kind: Any, where: str, message: str) -> None:
         self.notes.append(Note(kind, where, message))
 
+    def calls(self, owned: Owned) -> int:
+        """How many nodes call a layer."""
+        return sum(each.key == owned.key for each in self._owned.values())
+
     def keep(self, layer: Any) -> None:
         """Leave a layer the name that it has."""
         self.kept.append(layer)

@@ -51,6 +51,11 @@ class Place:
         """An input of the node; `None` where it is absent."""
         return self._program.tensor(self.node.inputs[index]) if index < len(self.node.inputs) else None
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes call the layer too."""
+        return self._program.calls(self.owned) > 1
+
     def known(self, key: tuple[Any, ...]) -> Any:
         """The layer that an earlier call made."""
         return self._program.shared.get(key)

@@ -10,6 +10,7 @@ from modelport.backends.keras.absorb import Owned
 from modelport.backends.keras.build_layers import Place, layer
 from modelport.backends.keras.layers import NUMBERED
 from modelport.backends.keras.ops.tensors import dtype
+from modelport.graph.relayout import is_read
 
 STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 
@@ -40,7 +41,7 @@ def _layer(place: Place, level: int, x: Any, both: bool, reverse: bool, units: i
     owned = _level(place, level)
     kind, own = options["kind"]
     use_bias = any(name.startswith("bias") for name in owned.weights)
-    settings = {"return_sequences": True, "return_state": True, "use_bias": use_bias, "dtype": dtype(x), **own}
+    settings = {**options["gives"], "use_bias": use_bias, "dtype": dtype(x), **own}
     name = place.name if level == 0 else owned.name
     if both:
         name, inner = _around(place, name, kind)
@@ -89,20 +90,26 @@ def _recurrent(
 ) -> Any:
     op_type = place.node.op_type
     count, directions = STATES[op_type], 2 if bidirectional else 1
-    options = {"kind": _kind(op_type, nonlinearity, linear_before_reset)}
+    kind = _kind(op_type, nonlinearity, linear_before_reset)
+    wanted = [value is not None and is_read(value) for value in place.node.outputs]
+    steps = wanted[0] or bool(bidirectional) or bool(reverse) or place.is_shared
+    state = any(wanted[1:]) or place.is_shared
     data = x if batch_first else ops.transpose(x, (1, 0, 2))
     finals: list[Any] = []
     for level in range(num_layers):
         if level and dropout:
             data = place.plain(layers.Dropout(dropout, name=place.names.fresh(f"{place.name}.dropout")))(data)
+        gives = {"return_sequences": steps or level < num_layers - 1, "return_state": state}
+        options = {"kind": kind, "gives": gives}
         made = _layer(place, level, data, bool(bidirectional), bool(reverse), hidden_size, options)
         initial = _initial(place, count, level, directions)
-        data, *states = made(data) if initial is None else made(data, initial_state=initial)
+        given = made(data) if initial is None else made(data, initial_state=initial)
+        data, *states = given if state else (given,)
         if reverse:
             data = ops.flip(data, axis=1)
         finals += states
-    output = data if batch_first else ops.transpose(data, (1, 0, 2))
-    return output, *(ops.stack(finals[i::count], axis=0) for i in range(count))
+    output = data if batch_first or not steps else ops.transpose(data, (1, 0, 2))
+    return output, *(ops.stack(finals[i::count], axis=0) for i in range(count) if state)
 
 
 for _name in STATES:
