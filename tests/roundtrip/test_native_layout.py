@@ -44,7 +44,8 @@ def test_a_torch_net_takes_channels_last_in_keras_and_comes_home() -> None:
     assert moved.signature.inputs[0].shape == ("batch", 12, 10, 3)
     assert moved.signature.outputs[0].shape == ("batch", 12, 10, 2)
     assert {note.where for note in moved.report.notes if note.kind == "layout"} == {"image", "output_0"}
-    assert moved.report.parity.ok and len({row.batch for row in moved.report.parity.rows}) == 2
+    assert moved.report.parity.ok
+    assert len({row.batch for row in moved.report.parity.rows}) == 2
     image = np.ascontiguousarray(IMAGE.transpose(0, 2, 3, 1))
     mask, classes = moved(image)
     with torch.inference_mode():
