@@ -46,9 +46,9 @@ def _net(name: str) -> Any:
     settled_keras(net, _images(name, 16))
     for layer in net._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            # The last stages see 16 pixels: a channel that happens to be constant there would amplify rounding.
+            # The last stages see 16 pixels: a channel that happens to vary little there would amplify rounding.
             variance = np.asarray(layer.moving_variance)
-            layer.moving_variance.assign(np.maximum(variance, 0.1 * variance.mean()))
+            layer.moving_variance.assign(np.maximum(variance, variance.mean()))
     return net
 
 
@@ -67,7 +67,7 @@ def test_an_application_goes_to_torch_and_home(name: str) -> None:
     for batch in (1, 3):
         images = _images(name, batch)
         expected = np.asarray(net(images, training=False))
-        assert expected.std() > 1e-3
+        assert expected.std() > 1e-2 * np.abs(expected).max()
         for moved in (there, home):
             found = moved(images)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

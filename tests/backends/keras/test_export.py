@@ -376,6 +376,43 @@ def test_a_savedmodel_is_a_source(tmp_path: Any) -> None:
     assert set(BACKEND.parameters(restored)) == {"w", "shift"}
 
 
+class Looping(tf.Module):
+    """Loops and a branch as AutoGraph makes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.eye(3, dtype="float32") * 0.5, name="w")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), name="x")])
+    def __call__(self, x: Any) -> Any:
+        y = x
+        for i in tf.range(tf.cast(tf.reduce_sum(tf.abs(x)), tf.int32) % 5):
+            y = tf.matmul(y, self.w) + tf.cast(i, tf.float32)
+        if tf.reduce_sum(x) > 0.0:
+            y = y * 2.0
+        while tf.reduce_max(tf.abs(y)) > 1.0:
+            y = y * 0.5
+        return y
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_loops_and_branches_of_a_module_and_of_a_savedmodel_cross(saved: bool, tmp_path: Any) -> None:
+    module: Any = Looping()
+    if saved:
+        tf.saved_model.save(module, str(tmp_path / "looping"))
+        module = tf.saved_model.load(str(tmp_path / "looping"))
+    assert error(module) <= 1e-5
+    assert (operators(module)["Loop"], operators(module)["If"]) == (2, 1)
+    assert set(roles(exported(module)[0].graph)) == {"w"}
+
+
+def test_an_exported_masked_recurrence_is_a_source(tmp_path: Any) -> None:
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    x = layers.LSTM(4, return_sequences=True)(layers.Embedding(10, 4, mask_zero=True)(ids))
+    keras.Model(ids, layers.GRU(3)(x)).export(str(tmp_path / "rnn"), verbose=False)
+    assert error(tf.saved_model.load(str(tmp_path / "rnn"))) <= 1e-5
+
+
 def test_an_exported_keras_model_is_a_source_and_keeps_its_dilation(tmp_path: Any) -> None:
     model = keras.Sequential(
         [
