@@ -55,9 +55,10 @@ _COPIES = frozenset({
 """Operators that compute no new number, so that they round nothing."""
 
 _CANCELLING = frozenset({
-    "Det", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "MeanVarianceNormalization",
+    "BlackmanWindow", "Det", "DFT", "GroupNormalization", "HammingWindow", "HannWindow", "InstanceNormalization",
+    "LayerNormalization", "MeanVarianceNormalization", "STFT",
 })  # fmt: skip
-"""Operators that take differences inside, so that what they are given has noise too."""
+"""Operators that take differences inside: what they are given has noise too, and what is 0 need not be."""
 
 Dim = int | tuple[int, ...]
 """A size, or one size per world where they differ."""
@@ -178,7 +179,8 @@ class Scope:
 
     @property
     def depth(self) -> int:
-        return 0 if self.parent is None else self.parent.depth + 1
+        """How many graphs are around this one."""
+        return int(self.closed) if self.parent is None else self.parent.depth + 1
 
     def choose(self, options: Sequence[T]) -> T:
         return options[self.integer(0, len(options) - 1)]
@@ -376,7 +378,7 @@ class Scope:
     def _evaluated(self, node: onnx.NodeProto, read: Mapping[str, Value]) -> list[Value]:
         feeds = [{name: value.worlds[world] for name, value in read.items()} for world in range(4)]
         if node.op_type in _CANCELLING:
-            feeds[2:] = [{name: self._noisy(array) for name, array in feed.items()} for feed in feeds[2:]]
+            feeds[2:] = [{name: self._noisy(array, zeros=True) for name, array in f.items()} for f in feeds[2:]]
         types = oracle.inferred_types(node, feeds[0], self.opset)
         if self.source.runtime:
             oracle.check_runtime(node, feeds[:2], self.opset)
@@ -394,18 +396,18 @@ class Scope:
             grain = given
             if node.op_type not in _COPIES or 0 < given < grain_of(worlds[0]):
                 grain = max(given, grain_of(worlds[0]))
-                worlds[2:] = [self._noisy(worlds[2]), self._noisy(worlds[3])]
+                worlds[2:] = [self._noisy(array, zeros=node.op_type in _CANCELLING) for array in worlds[2:]]
             for exact, noisy in zip(worlds[:2], worlds[2:], strict=True):
                 check_noise(exact, noisy, grain)
             found.append(Value(name, tuple(worlds), grain))
         return found
 
-    def _noisy(self, array: Any) -> Any:
+    def _noisy(self, array: Any, zeros: bool) -> Any:
         if isinstance(array, list) or array.dtype not in GRAIN or array.size == 0:
             return array
         wide = array.astype(np.float64)
         rng = self.source.rng
-        size = np.abs(wide) + 0.1 * np.abs(wide).max() * (wide != 0)
+        size = np.abs(wide) + 0.1 * max(np.abs(wide).max(), FLOOR * zeros) * (zeros | (wide != 0))
         return (wide + GRAIN[array.dtype] * size * rng.uniform(-1, 1, wide.shape)).astype(array.dtype)
 
     # Trying.

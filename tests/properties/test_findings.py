@@ -132,6 +132,15 @@ FINDINGS = {
         }""",
         on=("torch",),
     ),
+    "a loop uses two sizes from around it": Found(
+        """g (float[n, t] x, int64 trips, int64[2] start) => (int64[a] y, int64[b, c] all) {
+            s = Shape(x)
+            y, all = Loop(trips, , start) <
+                body = b (int64 i, bool c, int64[2] state) => (bool go, int64[2] next, int64[2] item) {
+                go = Identity(c) next = Add(state, s) item = Identity(s)
+            }>
+        }"""
+    ),
 }
 
 

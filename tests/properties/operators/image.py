@@ -14,7 +14,7 @@ def image(s: Scope, ranks: tuple[int, ...] = (4, 3, 5), channels: int | None = N
 
     def fits(v: Value) -> bool:
         known = v.is_static(1) and (channels is None or v.dims[1] == channels)
-        return known and all(least(dim) >= least_size for dim in v.dims[2:])
+        return known and all(least(dim) > 0 for dim in v.dims) and all(least(dim) >= least_size for dim in v.dims[2:])
 
     def fresh() -> Value:
         rank = s.choose(ranks)
@@ -35,9 +35,15 @@ def windows(s: Scope, x: Value, kernel: list[int], *, dilates: bool = True) -> d
     kind = s.choose(["none", "pads", "pads", "SAME_UPPER", "SAME_LOWER", "VALID"])
     if kind == "pads":
         found["pads"] = [min(s.integer(0, 2), kernel[i % rank] - 1) for i in range(2 * rank)]
-    elif kind != "none" and "dilations" not in found:
+    elif kind == "VALID" or (kind != "none" and "dilations" not in found and _reaches(found, kernel)):
         found["auto_pad"] = kind
     return found
+
+
+def _reaches(settings: dict[str, list[int] | str | None], kernel: list[int]) -> bool:
+    """Whether windows leave nothing out; else the padding to the same size would be negative."""
+    strides = settings.get("strides")
+    return not isinstance(strides, list) or all(size >= step for size, step in zip(kernel, strides, strict=True))
 
 
 @operator(1, weight=4)

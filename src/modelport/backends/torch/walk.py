@@ -15,11 +15,13 @@ from modelport.backends.torch.host import host_op
 from modelport.backends.torch.operands import Operands, identifier
 from modelport.backends.torch.ops import OPS, SIZE_OPS, CannotBuild
 from modelport.backends.torch.registry import HOLD_TEXT, OnHost, Op, support
-from modelport.backends.torch.traced import Constant, Ints, Items, Nothing, Operand, Tensor, WeightRef, is_text
+from modelport.backends.torch.traced import Body, Constant, Ints, Items, Nothing, Operand, Tensor, WeightRef, is_text
 from modelport.backends.torch.weights import Weights
+from modelport.backends.torch.whole import Whole, whole_node
 from modelport.core.errors import UnsupportedOpError
-from modelport.graph.host import runs_on_host
-from modelport.graph.names import scoped
+from modelport.graph.host import host_node, runs_on_host
+from modelport.graph.names import scoped, unique_name
+from modelport.graph.standard import has_standard_form
 from modelport.graph.subgraphs import captured
 
 _AS_STORED = frozenset({"Cast", "CastLike", "BitCast", "Identity"})
@@ -34,6 +36,7 @@ class Walk:
         operands: the fx graph, and every form of a value in it.
         environment: what the values of the portable graph are in it.
         opsets: the opset imports of the model.
+        outermost: whether it is the model's own graph, and not one inside a node.
     """
 
     def __init__(self, weights: Weights, opsets: Mapping[str, int]) -> None:
@@ -41,6 +44,7 @@ class Walk:
         self.operands = Operands(weights)
         self.environment: dict[ir.Value, Operand] = {}
         self.opsets = dict(opsets)
+        self.outermost = True
 
     def lookup(self, value: ir.Value) -> Operand:
         """What a value is in the fx graph."""
@@ -70,7 +74,7 @@ class Walk:
                     node=node.name or "",
                 ) from reason
 
-    def module_of(self, graph: ir.Graph) -> tuple[fx.GraphModule, list[Any]]:
+    def body_of(self, graph: ir.Graph) -> Body:
         """The module of a subgraph, and the arguments of it that come from around it.
 
         The graph's own inputs are the first inputs of the module, its outputs come as a tuple. What it uses from around
@@ -78,12 +82,45 @@ class Walk:
         """
         inner = Walk(Weights(ir.Model(ir.Graph((), (), nodes=()), ir_version=10), foreign=False), self.opsets)
         inner.operands.notes = self.operands.notes
+        inner.outermost = False
         for value in graph.inputs:
             inner.take(value)
-        arguments = [argument for value in captured(graph) for argument in self._hand_over(value, inner)]
+        around = captured(graph)
+        arguments = tuple(argument for value in around for argument in self._hand_over(value, inner))
         inner.walk(graph)
         inner.operands.graph.output(tuple(inner.result(value) for value in graph.outputs))
-        return inner.module(), arguments
+        return Body(inner.module(), arguments, around)
+
+    def whole_of(self, node: ir.Node, first: int, bodies: Sequence[Body]) -> Whole | None:
+        """What a module that holds a node's graphs stands for on the way home; `None` where it has to run there too.
+
+        Args:
+            node: the node.
+            first: how many arguments the module takes for the node's own inputs; those of the graphs follow.
+            bodies: its graphs.
+        """
+        # The weights of a graph inside another node are not known here: the node around it stands for both.
+        if not self.outermost or not has_standard_form(node):
+            return None
+        found: dict[ir.Value, tuple[Sequence[int], Any]] = {}
+        known: dict[ir.Value, np.ndarray] = {}
+        for value in (value for body in bodies for value in body.around):
+            operand = self.lookup(value)
+            if isinstance(operand, Nothing):
+                return None
+            if isinstance(operand, Constant):
+                known[value] = operand.array
+            elif isinstance(operand, Ints):
+                sizes = tuple(None if isinstance(item, fx.Proxy) else item for item in operand.items)
+                places = range(first, first + sizes.count(None))
+                if operand.known:
+                    known[value] = operand.array()
+                else:
+                    found[value], first = (places, sizes), places.stop
+            else:
+                found[value], first = ((first,), None), first + 1
+        own = {value: ((place,), None) for place, value in enumerate(node.inputs) if value is not None}
+        return whole_node(node, host_node(node, self.opsets, self.weights, known), found | own)
 
     def _hand_over(self, value: ir.Value, inner: Walk) -> Iterator[Any]:
         """Make a value known to the walk of a subgraph; the arguments that it takes for that."""
@@ -92,7 +129,7 @@ class Walk:
             inner.environment[value] = operand
         elif isinstance(operand, Ints):
             traced = [item for item in operand.items if isinstance(item, fx.Proxy)]
-            names = iter([inner.operands.wrap(inner.operands.graph.placeholder("size")) for _ in traced])
+            names = iter([inner.operands.wrap(inner.placeholder("size")) for _ in traced])
             items = tuple(next(names) if isinstance(item, fx.Proxy) else item for item in operand.items)
             inner.environment[value] = Ints(items, operand.rank, operand.dtype)
             yield from traced
@@ -102,7 +139,13 @@ class Walk:
 
     def take(self, value: ir.Value) -> None:
         """Make a value an input of the fx graph."""
-        self.known(value, self.operands.graph.placeholder(identifier(str(value.name))))
+        self.known(value, self.placeholder(str(value.name)))
+
+    def placeholder(self, name: str) -> fx.Node:
+        """An input of the fx graph, under a name of its own."""
+        graph = self.operands.graph
+        taken = {str(node.target) for node in graph.nodes if node.op == "placeholder"}
+        return graph.placeholder(unique_name(identifier(name), taken))
 
     def known(self, value: ir.Value, node: fx.Node) -> None:
         """Say which node of the fx graph a value is that no node of the graph makes."""
@@ -143,6 +186,8 @@ class Walk:
 
     def _on_host(self, node: ir.Node, why: str = "") -> tuple[Any, ...]:
         module, values = host_op(node, self.opsets, self.weights)
+        if not (self.outermost and has_standard_form(node)):
+            module.whole = None
         path = self.operands.add_module(node.name or node.op_type, module)
         arguments = [self.operands.argument(self.lookup(value)) for value in values]
         results = self.operands.call(path, *arguments)
@@ -175,7 +220,8 @@ class Walk:
         unknown = sorted(set(keywords) - op.keywords)
         if unknown and not op.is_open:
             raise CannotBuild(f"its attributes {unknown} are not known")
-        context = {"node": node, "operands": self.operands, "module_of": self.module_of}
+        context: dict[str, Any] = {"node": node, "operands": self.operands}
+        context |= {"body_of": self.body_of, "whole_of": self.whole_of}
         keywords |= {name: item for name, item in context.items() if name in op.keywords}
         if "anchor" in op.keywords:
             keywords["anchor"] = self.operands.anchor
