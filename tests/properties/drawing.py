@@ -115,6 +115,7 @@ class Source:
         tape: random bytes; every choice takes some off, and where they end, the simplest choice is made.
         runtime: whether only operators that ONNX Runtime has may be drawn.
         refused: told of every node that did not fit, and why.
+        functions: the operators that may be drawn, by function; all where there is none.
         opset: of the graph.
         dynamic: whether dimensions may be symbolic.
         sizes: the sizes of the symbolic dimensions in every world, by name.
@@ -124,6 +125,7 @@ class Source:
     tape: bytes
     runtime: bool
     refused: Callable[[str, str], None]
+    functions: frozenset[str] = frozenset()
     opset: int = 0
     dynamic: bool = True
     sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)

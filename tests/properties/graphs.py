@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ def graphs(
     longest: int = 12,
     opsets: tuple[int, ...] = OPSETS,
     runtime: bool = False,
+    functions: Collection[str] = (),
     refused: Callable[[str, str], None] = lambda op_type, reason: None,
 ) -> st.SearchStrategy[Example]:
     """Graphs of up to `longest` operators.
@@ -68,11 +69,12 @@ def graphs(
         longest: how many operators are tried at most; those that do not fit are left out.
         opsets: one of them is drawn.
         runtime: only operators that ONNX Runtime has.
+        functions: only these of the table, by name; all where there is none.
         refused: told of every node that did not fit, and why.
     """
     # One tape instead of a draw per choice: hypothesis would spend five examples of six on variations of the sixth.
     tapes = st.binary(min_size=TAPE, max_size=TAPE)
-    return tapes.map(lambda tape: _drawn(Source(tape, runtime, refused), longest, opsets))
+    return tapes.map(lambda tape: _drawn(Source(tape, runtime, refused, frozenset(functions)), longest, opsets))
 
 
 def _drawn(source: Source, longest: int, opsets: tuple[int, ...]) -> Example:

@@ -15,6 +15,7 @@ from modelport.graph.contrib import write_standard
 from modelport.graph.control import settle_control_flow
 from modelport.graph.fold import fold_constants
 from modelport.graph.names import unique_name
+from modelport.graph.scopes import CALL, name_calls, torch_call
 from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes import ShapeInfo, infer
 from modelport.graph.splice import discard
@@ -52,6 +53,7 @@ def normalize(model: ir.Model) -> ir.Model:
     write_standard(model)
     upgrade(model)
     if write_out(model):
+        _name_nodes(graph)
         _lift_constants(model)
     tidy(model)
     while settle_control_flow(model):
@@ -155,11 +157,19 @@ def _inlined(model: ir.Model) -> ir.Model:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    """Give a node without a name that of its first output, and every node a name of its own."""
+    """Give a node without a name that of its first output, and every node a name of its own.
+
+    Where torch's exporter tells of a node which module made it, it is named after that.
+    """
     taken: set[str] = set()
+    calls = {node: call for node in graph.all_nodes() if (call := torch_call(node)) is not None}
     for node in graph.all_nodes():
         node.name = unique_name(node.name or node.outputs[0].name or node.op_type, taken)
         taken.add(node.name)
+        if node in calls:
+            node.meta[CALL] = calls[node]
+    if calls:
+        name_calls(graph)
 
 
 def _drop_weight_inputs(graph: ir.Graph) -> None:

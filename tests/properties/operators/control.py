@@ -16,6 +16,8 @@ DEEPEST = 2
 def grow(s: Scope, count: int) -> None:
     """Add so many operators of the table, less those that do not fit."""
     fitting = [entry for entry in TABLE if entry.since <= s.opset <= entry.until and not (entry.outermost and s.depth)]
+    if s.source.functions:
+        fitting = [entry for entry in fitting if entry.function.__name__ in s.source.functions]
     for _ in range(count):
         s.attempt(s.choose(fitting).function)
 
