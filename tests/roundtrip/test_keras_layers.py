@@ -59,3 +59,17 @@ def test_a_query_that_sees_no_key_has_the_gradient_that_keras_gives_it() -> None
     for moved in (there, mp.transfer(there, to="keras")):
         report = mp.compare(net, moved, example)
         assert report.ok, report
+
+
+def test_a_pooling_pads_to_whatever_length_it_meets() -> None:
+    import keras
+    import numpy as np
+    from keras import layers
+
+    x = keras.Input((None, 4), name="x")
+    pools = [layers.AveragePooling1D(3, padding="same"), layers.MaxPooling1D(4, strides=3, padding="same")]
+    net = keras.Model(x, layers.Concatenate()([pool(x) for pool in pools]))
+    there = mp.transfer(net, to="torch", example=np.ones((2, 7, 4), "float32"))
+    for length in (5, 6, 7, 8):
+        data = np.random.default_rng(length).standard_normal((3, length, 4)).astype("float32")
+        np.testing.assert_allclose(there(data), np.asarray(net(data)), rtol=1e-5, atol=1e-6)

@@ -22,19 +22,23 @@ _UNPOOL = {1: F.max_unpool1d, 2: F.max_unpool2d, 3: F.max_unpool3d}
 
 
 def _settled(x: Tensor, window: Window, ceil_mode: int) -> tuple[Window, bool]:
-    """The window with its padding as numbers; `ceil_mode` as extra padding where torch's own rule needs sizes."""
+    """The window with its padding, traced where it depends on a size that is not known; whether it rounds up."""
     if len(window.kernel) not in _MAX:
         raise CannotBuild(f"it pools {len(window.kernel)} axes; torch pools {sorted(_MAX)}")
     begin, end = window.resolve(x)
-    if not all(isinstance(size, int) for size in (*begin, *end)):
-        raise CannotBuild("its padding depends on a symbolic size; give the input static sizes")
-    return replace(window, begin=tuple(begin), end=tuple(end), auto_pad="NOTSET"), bool(ceil_mode)
+    settled = replace(window, begin=tuple(begin), end=tuple(end), auto_pad="NOTSET")
+    return settled, bool(ceil_mode) and not _is_traced(settled)
+
+
+def _is_traced(window: Window) -> bool:
+    """Whether the padding is known only when the module runs."""
+    return not all(isinstance(size, int) for size in (*window.begin, *window.end))
 
 
 def _symmetric(window: Window) -> bool:
     """Whether torch's pooling takes the padding itself: alike on both sides and at most half the kernel."""
     pairs = zip(window.begin, window.end, window.kernel, strict=True)
-    return all(b == e and 2 * b <= k for b, e, k in pairs)
+    return not _is_traced(window) and all(b == e and 2 * b <= k for b, e, k in pairs)
 
 
 def _rounded_up(x: Tensor, window: Window) -> tuple[int, ...]:
@@ -81,7 +85,7 @@ def max_pool(
     values = values.to(x.element) if integer else values
     if not indices:
         return values
-    return values, _flat_indices(x, result[1], window, padded=padding != window.begin, column_major=bool(storage_order))
+    return values, _flat_indices(x, result[1], window, padded=not _symmetric(window), column_major=bool(storage_order))
 
 
 def _flat_indices(x: Tensor, found: Any, window: Window, *, padded: bool, column_major: bool) -> Any:
@@ -137,7 +141,8 @@ def _window_sum(x: Tensor, values: Any, window: Window, ceil: bool) -> Any:
     end = window.end
     if ceil:
         end = tuple(e + r for e, r in zip(end, _rounded_up(x, window), strict=True))
-    values = pad_axes(values, window.begin, end) if any(window.begin) or any(end) else values
+    if _is_traced(window) or any(window.begin) or any(end):
+        values = pad_axes(values, window.begin, end)
     rows = torch.flatten(values, 0, 1).unsqueeze(1)
     ones = x.new_ones((1, 1, *window.kernel))
     y = _CONV[rank](rows, ones, None, window.strides, 0, window.dilations)
