@@ -5,9 +5,10 @@ It is what a backend falls back to for an operator that its framework cannot exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import RuntimeContextError
 
 from modelport.core.errors import UnsupportedOpError
+from modelport.graph.standard import write_standard_nodes
 from modelport.graph.subgraphs import captured, subgraphs
 
 
@@ -113,7 +115,10 @@ def host_computes(node: ir.Node, opsets: Mapping[str, int]) -> bool:
 
 
 def host_node(
-    node: ir.Node, opsets: Mapping[str, int], weights: Collection[str] = ()
+    node: ir.Node,
+    opsets: Mapping[str, int],
+    weights: Container[str] = (),
+    known: Mapping[ir.Value, np.ndarray] = MappingProxyType({}),
 ) -> tuple[HostNode, tuple[ir.Value, ...]]:
     """A node of a graph as something that runs on the host, and the values to call it with.
 
@@ -121,19 +126,27 @@ def host_node(
         node: of a graph in normal form; its subgraphs may use values from around them.
         opsets: the graph's opset imports.
         weights: the names of the weights, which are values to call it with. Every other constant goes inside.
+        known: values that are as good as constants, and what they are; they go inside too.
 
     Returns:
         The description, and the graph's values in the order of its inputs.
     """
     around = captured(*subgraphs(node))
     values = dict.fromkeys((*(value for value in node.inputs if value is not None), *around))
-    inside = [value for value in values if value.const_value is not None and value.name not in weights]
-    taken = tuple(value for value in values if value not in inside)
+    inside = {value for value in values if value.const_value is not None and value.name not in weights}
+    taken = tuple(value for value in values if value not in inside and value not in known)
     outputs = tuple(value.name or "" for value in node.outputs)
-    graph = onnx.GraphProto(name="node", node=[ir.serde.serialize_node(node)])
+    proto = ir.serde.serialize_node(node)
+    write_standard_nodes(proto)
+    graph = onnx.GraphProto(name="node", node=[proto])
     graph.input.extend(onnx.ValueInfoProto(name=str(value.name)) for value in taken)
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name)
-    graph.initializer.extend(_tensor(value) for value in inside)
+    graph.initializer.extend(_tensor(value) for value in values if value in inside)
+    graph.initializer.extend(
+        ir.serde.serialize_tensor(ir.tensor(array, name=value.name))
+        for value, array in known.items()
+        if value in values and value not in inside
+    )
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     program = onnx.helper.make_model(graph, opset_imports=imports).SerializeToString()
     return HostNode(program, tuple(str(value.name) for value in taken), outputs, node.op_type), taken

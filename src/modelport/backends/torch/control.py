@@ -1,8 +1,9 @@
 """Branches and loops that only the run decides, as modules around the modules of their graphs.
 
-In eager mode they are Python's own control flow, so that gradients go through them. While torch exports a model they
-become `torch.cond` and `while_loop` where those can say it: tensors only, of shapes that do not change. A Scan is then
-written out over its length, which has to be static.
+In eager mode they are Python's own control flow, so that gradients go through them. On the way home each is the node
+that it was built from (see `whole`). While torch exports a model otherwise they become `torch.cond` and `while_loop`
+where those can say it: tensors only, of shapes that do not change. A Scan is then written out over its length, which
+has to be static.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from modelport.backends.torch.whole import Whole, kept
+
 
 class If(nn.Module):
     """ONNX's If.
@@ -22,7 +25,12 @@ class If(nn.Module):
         then_branch: takes the first values after the condition.
         else_branch: takes the rest.
         taken: how many values `then_branch` takes.
+
+    Attributes:
+        whole: the node that it was built from, where that can take its place on the way home.
     """
+
+    whole: Whole | None = None
 
     def __init__(self, then_branch: nn.Module, else_branch: nn.Module, taken: int) -> None:
         super().__init__()
@@ -32,6 +40,8 @@ class If(nn.Module):
 
     def forward(self, condition: Any, *values: Any) -> tuple[Any, ...]:
         """The outputs of the branch that the condition, one boolean, chooses."""
+        if (kept_whole := kept(self.whole, (condition, *values))) is not None:
+            return kept_whole
         if torch.compiler.is_exporting() and _tensors(values):
             return torch.cond(torch.reshape(condition, []), self._then, self._else, values)
         return self._then(*values) if bool(condition) else self._else(*values)
@@ -65,7 +75,12 @@ class Loop(nn.Module):
             condition, the states and what is stacked.
         states: how many states there are.
         stacks: what each stack is without a round.
+
+    Attributes:
+        whole: as in `If`.
     """
+
+    whole: Whole | None = None
 
     def __init__(self, body: nn.Module, states: int, stacks: Sequence[Empty]) -> None:
         super().__init__()
@@ -81,6 +96,8 @@ class Loop(nn.Module):
             condition: whether there is a first round; `None` where there is.
             values: the first states, then what the body uses from around it.
         """
+        if (kept_whole := kept(self.whole, (trips, condition, *values))) is not None:
+            return kept_whole
         states, around = list(values[: self.states]), values[self.states :]
         device = _device((condition, *values))
         flag = torch.tensor(True, device=device) if condition is None else torch.reshape(condition, [])
@@ -143,7 +160,12 @@ class Scan(nn.Module):
         inputs: how it goes along the scanned values.
         outputs: how it goes along the results.
         stacks: what each result is without a round.
+
+    Attributes:
+        whole: as in `If`.
     """
+
+    whole: Whole | None = None
 
     def __init__(
         self,
@@ -162,6 +184,8 @@ class Scan(nn.Module):
 
     def forward(self, *values: Any) -> tuple[Any, ...]:
         """The last states, then the results; `values` are the first states, the scanned values, and what is around."""
+        if (kept_whole := kept(self.whole, values)) is not None:
+            return kept_whole
         end = self.states + len(self.inputs)
         states, scanned, around = list(values[: self.states]), values[self.states : end], values[end:]
         length = scanned[0].shape[self.inputs[0].axis]

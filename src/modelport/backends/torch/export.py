@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from modelport.backends.torch.failures import explain_translation
 from modelport.backends.torch.naming import name_nodes, separate_outputs
-from modelport.backends.torch.operators import lower_recurrent, translations
+from modelport.backends.torch.operators import DOMAIN, lower_recurrent, translations
 from modelport.backends.torch.outputs import noting_left_out
 from modelport.backends.torch.parameters import ties, weights
 from modelport.backends.torch.program import (
@@ -24,6 +24,7 @@ from modelport.backends.torch.program import (
 )
 from modelport.backends.torch.run import as_module, tensor_spec
 from modelport.backends.torch.trace import prepare, trace
+from modelport.backends.torch.whole import lower_whole
 from modelport.core.backend import Exported
 from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
 from modelport.core.report import Note
@@ -55,6 +56,8 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     outputs = _output_specs(program, signature, symbols)
     model, written = _translate(program, type(as_module(native)).__name__)
     lower_recurrent(model)
+    lower_whole(model)
+    model.graph.opset_imports.pop(DOMAIN, None)
     _name_interface(model, Traced(program, traced.names), signature, outputs)
     _name_dimensions(model, symbols)
     notes += [Note("dropped", b, "the model updates this buffer on every call") for b in mutated_buffers(written)]
@@ -92,12 +95,14 @@ def _output_specs(program: ExportedProgram, signature: Signature, symbols: dict[
         raise UnsupportedModelError(
             f"the traced model returns {len(values)} tensors, but its signature has {signature}."
         )
-    return tuple(
+    found = [
         tensor_spec(
             spec.name, value, [d if isinstance(d, int) else rename_symbols(str(d), symbols) for d in value.shape]
         )
         for spec, value in zip(signature.outputs, values, strict=True)
-    )
+    ]
+    texts = [spec.dtype == "str" for spec in signature.outputs]
+    return tuple(replace(spec, dtype="str") if text else spec for spec, text in zip(found, texts, strict=True))
 
 
 def _name_interface(model: ir.Model, traced: Traced, signature: Signature, outputs: tuple[TensorSpec, ...]) -> None:
@@ -120,6 +125,8 @@ def _name_interface(model: ir.Model, traced: Traced, signature: Signature, outpu
     graph.inputs[:] = [by_name[spec.name] for spec in signature.inputs]
     for value, spec in zip((*graph.inputs, *graph.outputs), (*signature.inputs, *outputs), strict=True):
         value.name = spec.name
+        if spec.dtype == "str":
+            value.type = ir.TensorType(ir.DataType.STRING)
 
 
 def _name_dimensions(model: ir.Model, symbols: dict[str, str]) -> None:

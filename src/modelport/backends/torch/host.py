@@ -11,6 +11,7 @@ from torch import nn
 
 from modelport.backends.torch.dtypes import narrowed
 from modelport.backends.torch.run import to_numpy, to_tensor
+from modelport.backends.torch.whole import Whole, kept, whole_node
 from modelport.graph.host import HostNode, host_node
 
 
@@ -20,19 +21,25 @@ class HostOp(nn.Module):
     Args:
         node: what is computed.
         dtypes: NumPy's names of the dtypes of the values that a call takes, empty where one is no tensor.
+        whole: the node as it goes home; `None` where it takes or gives what no tensor stands for then.
     """
 
-    def __init__(self, node: HostNode, dtypes: tuple[str, ...]) -> None:
+    def __init__(self, node: HostNode, dtypes: tuple[str, ...], whole: Whole | None = None) -> None:
         super().__init__()
+        self.whole = whole
         self.node = node
         self.dtypes = dtypes
 
     def extra_repr(self) -> str:
         return self.node.op_type
 
-    @torch.compiler.disable
     def forward(self, *values: Any) -> tuple[Any, ...]:
         """The outputs: tensors on the device of the first tensor given; lists, `None` and strings as they are."""
+        kept_whole = kept(self.whole, values)
+        return self._run(*values) if kept_whole is None else kept_whole
+
+    @torch.compiler.disable
+    def _run(self, *values: Any) -> tuple[Any, ...]:
         device = next((value.device for value in values if isinstance(value, torch.Tensor)), torch.device("cpu"))
         given = [_to_host(value, dtype) for value, dtype in zip(values, self.dtypes, strict=True)]
         return tuple(_from_host(result, device) for result in self.node(*given))
@@ -41,7 +48,8 @@ class HostOp(nn.Module):
 def host_op(node: ir.Node, opsets: dict[str, int], weights: Any) -> tuple[HostOp, tuple[ir.Value, ...]]:
     """The module of a node, and the values that it takes."""
     host, values = host_node(node, opsets, weights)
-    return HostOp(host, tuple(_dtype(value) for value in values)), values
+    whole = whole_node(node, (host, values), {value: ((place,), None) for place, value in enumerate(values)})
+    return HostOp(host, tuple(_dtype(value) for value in values), whole), values
 
 
 def constant_on_host(value: ir.Value) -> HostOp:

@@ -19,7 +19,7 @@ import onnxscript
 import torch
 from torch.overrides import TorchFunctionMode
 
-from modelport.backends.torch import indexing, pooling
+from modelport.backends.torch import indexing, pooling, whole
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.recurrent import emit_recurrent
 
@@ -92,6 +92,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table[torch.ops.modelport.attention.default] = _attention
     table[torch.ops.aten.sort.stable] = _stable_sort
     table[torch.ops.aten.rsub.Scalar] = _taken_from
+    table[torch.ops.modelport.whole.default] = whole.translate
     return table | pooling.TRANSLATIONS | indexing.TRANSLATIONS
 
 
@@ -197,7 +198,7 @@ def lower_recurrent(model: ir.Model) -> None:
         UnsupportedOpError: an LSTM projects its outputs (`proj_size`), for which ONNX has no operator.
     """
     for node in list(model.graph):
-        if node.domain != DOMAIN:
+        if node.domain != DOMAIN or node.op_type not in RECURRENT:
             continue
         tape = ir.tape.Tape()
         results = _emit(tape, node)
@@ -209,7 +210,6 @@ def lower_recurrent(model: ir.Model) -> None:
             old.name = None
             old.replace_all_uses_with(new, replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
-    model.graph.opset_imports.pop(DOMAIN, None)
 
 
 def _emit(tape: ir.tape.Tape, node: ir.Node) -> list[ir.Value]:

@@ -29,6 +29,10 @@ HOLD_TEXT = frozenset(
 """Operators that hand on what they are given, whatever it is. All others compute strings on the host."""
 
 
+CUSTOM = frozenset({"If", "Loop", "Scan"})
+"""Operators that are modules of modelport's where the run decides; known branches and counted rounds are not there."""
+
+
 class CannotBuild(Exception):
     """What stands in the way of one node; `build` adds the node and raises `UnsupportedOpError`."""
 
@@ -72,8 +76,8 @@ def op(*names: str, domain: str = "") -> Callable[[Function], Function]:
 
     Its positional parameters are the operator's inputs, and their annotations say in which form it takes them (see
     `traced`); its keyword-only parameters are the attributes, with the standard's defaults. A keyword-only parameter
-    called `node`, `operands`, `anchor` or `module_of` receives the `onnx_ir.Node`, the `Operands`, a tensor on the
-    model's device, or the function that builds the module of a subgraph.
+    called `node`, `operands` or `anchor` receives the `onnx_ir.Node`, the `Operands`, or a tensor on the model's
+    device; `body_of` and `whole_of` are the functions of `Walk` of these names.
     """
 
     def register(function: Function) -> Function:
@@ -99,6 +103,8 @@ def size_op(*names: str) -> Callable[[Function], Function]:
 
 def support(op_type: str, domain: str = "") -> Support:
     """How an operator of the normal form runs: by the table, or on the host where onnx's evaluator has it."""
+    if not domain and op_type in CUSTOM:
+        return "custom"
     if (domain, op_type) in OPS or (not domain and op_type in SIZE_OPS):
         return "native"
     return "fallback" if runs_on_host(op_type, domain) else "unsupported"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
@@ -17,9 +18,10 @@ from modelport.backends.torch.outputs import plain_tree
 from modelport.backends.torch.pooling import keep_pooling
 from modelport.backends.torch.program import Traced, placeholder_order
 from modelport.backends.torch.run import Call, as_module, device_of, evaluating, resized, tensors_of
+from modelport.backends.torch.whole import is_keeping, keeping_whole
 from modelport.core.errors import UnsupportedModelError
 from modelport.core.report import Note
-from modelport.core.signature import Arrays, Signature, leaves, map_tree
+from modelport.core.signature import Arrays, Signature, TensorSpec, leaves, map_tree
 
 
 def trace(native: Any, example: Arrays, signature: Signature) -> Traced:
@@ -33,7 +35,7 @@ def trace(native: Any, example: Arrays, signature: Signature) -> Traced:
     if isinstance(native, ExportedProgram):
         return Traced(native, placeholder_order(native, signature))
     module = _convertible(native, example, signature)
-    with _plain_outputs(module), WholeRecurrentLayers():
+    with _plain_outputs(module), WholeRecurrentLayers(), keeping_whole():
         program = trace_plain(module, example, signature)
     return Traced(program, placeholder_order(program, signature))
 
@@ -109,9 +111,21 @@ def _dynamic_shapes(module: nn.Module, call: Call, signature: Signature) -> Any:
 def _call(native: Any, example: Arrays, signature: Signature) -> Call:
     """The example as tensors of their own, with rows enough for every symbolic dimension."""
     sizes = _sizes(example, signature)
-    arrays = {spec.name: resized(example[spec.name], spec.shape or (), sizes) for spec in signature.inputs}
+    arrays = {
+        spec.name: resized(_stand_in(example[spec.name], spec), spec.shape or (), sizes) for spec in signature.inputs
+    }
     call = tensors_of(arrays, signature, device_of(native))
     return Call(map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs))
+
+
+def _stand_in(value: Any, spec: TensorSpec) -> np.ndarray:
+    """An example as a tensor can be: strings only have their shape."""
+    if not spec.is_tensor or (spec.dtype == "str" and not is_keeping()):
+        raise UnsupportedModelError(
+            f"torch.export takes tensors only, and the input {spec.name!r} is of the type {spec.dtype}. Keep the model "
+            "in the form that it came from, or let what is made of that input be the input."
+        )
+    return np.zeros(np.shape(value), np.uint8) if spec.dtype == "str" else value
 
 
 def _convertible(native: Any, example: Arrays, signature: Signature) -> nn.Module:

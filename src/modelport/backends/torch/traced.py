@@ -125,6 +125,21 @@ class Nothing:
     """An optional that is known to be empty."""
 
 
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A graph inside a node, as a module.
+
+    Attributes:
+        module: takes the graph's own inputs, then what it uses from around it; gives a tuple.
+        arguments: what it uses from around it.
+        around: the values that these are, in order.
+    """
+
+    module: fx.GraphModule
+    arguments: tuple[Any, ...]
+    around: tuple[ir.Value, ...]
+
+
 Operand = Tensor | Held | Ints | Constant | WeightRef | Items | Nothing
 """What a value of the portable graph is during the build."""
 

@@ -48,7 +48,7 @@ class Weights:
         """Every portable name: the weights' and their aliases."""
         return (*self._roles, *self._aliases)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._roles
 
     def path(self, name: str) -> str:

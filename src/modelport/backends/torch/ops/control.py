@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
-from torch import nn
 
 from modelport.backends.torch.control import Empty, If, Loop, Scan, Scanned
 from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.operands import Operands
 from modelport.backends.torch.registry import op
-from modelport.backends.torch.traced import Ints, Operand, Tensor, Weight
+from modelport.backends.torch.traced import Body, Ints, Operand, Tensor, Weight
+from modelport.backends.torch.whole import Whole
 
-ModuleOf = Callable[[ir.Graph], tuple[nn.Module, list[Any]]]
-"""The module of a subgraph, and the arguments of it that come from around it."""
+BodyOf = Callable[[ir.Graph], Body]
+WholeOf = Callable[[ir.Node, int, Sequence[Body]], Whole | None]
+"""A node as it goes home, of how many arguments there are before those of its graphs."""
 
 
 @op("If")
@@ -26,11 +27,13 @@ def if_(
     else_branch: ir.Graph,
     node: ir.Node,
     operands: Operands,
-    module_of: ModuleOf,
+    body_of: BodyOf,
+    whole_of: WholeOf,
 ) -> Any:
-    then, then_values = module_of(then_branch)
-    other, other_values = module_of(else_branch)
-    return _called(node, If(then, other, len(then_values)), [condition, *then_values, *other_values], operands)
+    then, other = body_of(then_branch), body_of(else_branch)
+    module = If(then.module, other.module, len(then.arguments))
+    module.whole = whole_of(node, 1, (then, other))
+    return _called(node, module, [condition, *then.arguments, *other.arguments], operands)
 
 
 @op("Loop")
@@ -41,12 +44,15 @@ def loop(
     body: ir.Graph,
     node: ir.Node,
     operands: Operands,
-    module_of: ModuleOf,
+    body_of: BodyOf,
+    whole_of: WholeOf,
 ) -> Any:
-    inner, around = module_of(body)
+    inner = body_of(body)
     stacks = [_empty(value) for value in body.outputs[1 + len(states) :]]
     first = [_count(trips, operands), condition, *(operands.argument(state) for state in states)]
-    return _called(node, Loop(inner, len(states), stacks), [*first, *around], operands)
+    module = Loop(inner.module, len(states), stacks)
+    module.whole = whole_of(node, len(first), (inner,))
+    return _called(node, module, [*first, *inner.arguments], operands)
 
 
 def _count(trips: Operand | None, operands: Operands) -> Any:
@@ -67,20 +73,22 @@ def scan(
     scan_output_directions: Sequence[int] | None = None,
     node: ir.Node,
     operands: Operands,
-    module_of: ModuleOf,
+    body_of: BodyOf,
+    whole_of: WholeOf,
 ) -> Any:
     states = len(values) - num_scan_inputs
-    inner, around = module_of(body)
+    inner = body_of(body)
     results = len(body.outputs) - states
     module = Scan(
-        inner,
+        inner.module,
         states,
         _ways(scan_input_axes, scan_input_directions, num_scan_inputs),
         _ways(scan_output_axes, scan_output_directions, results),
         [_empty(value) for value in body.outputs[states:]],
     )
     arguments = [operands.argument(value) for value in values]
-    return _called(node, module, [*arguments, *around], operands)
+    module.whole = whole_of(node, len(arguments), (inner,))
+    return _called(node, module, [*arguments, *inner.arguments], operands)
 
 
 def _ways(axes: Sequence[int] | None, directions: Sequence[int] | None, count: int) -> list[Scanned]:
@@ -93,7 +101,7 @@ def _empty(value: ir.Value) -> Empty:
     return Empty(sizes, torch_dtype(ir.DataType.FLOAT if value.dtype is None else value.dtype))
 
 
-def _called(node: ir.Node, module: nn.Module, arguments: Sequence[Any], operands: Operands) -> tuple[Any, ...]:
+def _called(node: ir.Node, module: If | Loop | Scan, arguments: Sequence[Any], operands: Operands) -> tuple[Any, ...]:
     """The outputs of a module that holds the node's graphs."""
     path = operands.add_module(node.name or node.op_type, module)
     results = operands.call(path, *arguments)
