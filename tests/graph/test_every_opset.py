@@ -25,7 +25,11 @@ CASES = list(cases())
 TOGETHER = 40
 """How many nodes are built as one model; one by one, building costs more than running."""
 
-REFUSED = {"onnx": {"GlobalLpPool", "MaxRoiPool", "RoiAlign"}, "torch": {"MaxRoiPool"}, "keras": {"MaxRoiPool"}}
+REFUSED: dict[str, set[str]] = {
+    "onnx": {"GlobalLpPool", "MaxRoiPool", "RoiAlign"},
+    "torch": set(),
+    "keras": {"MaxRoiPool"},
+}
 """Operators that a backend says it does not have; ONNX Runtime has no kernels for the newest form of these."""
 
 
