@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.zoo, pytest.mark.xdist_group("zoo")]
 
 NETS = {
     "efficientnet_b0": 1e-4,
-    "mobilenet_v3_small": 1e-4,
+    "mobilenet_v3_small": 1e-2,
     "resnet18": 1e-4,
     "squeezenet1_1": 1e-3,
     "convnext_atto": 1e-3,
@@ -32,8 +32,9 @@ NETS = {
 }
 """The step size for each: so large that the loss falls, and so small that rounding does not grow beyond the tolerance.
 
-An untrained net with BatchNorm is chaotic: at ten times its step size here, ResNet-18's losses in float32 are 3e-3 from
-those in float64, in torch alone.
+An untrained net with BatchNorm is chaotic. In torch alone, the losses of ResNet-18 in float32 are 3e-3 from those in
+float64 at ten times its step size here; and the gradients of an EfficientNet-B0 that was settled on 16 images are 2e-2
+apart, on 32 images 2e-4.
 """
 STEPS, BATCH = 10, 4
 
@@ -82,7 +83,7 @@ def losses_in_keras(net: Any, shape: tuple[int, ...], rate: float) -> list[float
 def test_gradients_and_ten_steps_are_the_same_everywhere(name: str) -> None:
     shape, rate = (CLASSIFICATION | TIMM)[name].shape, NETS[name]
     make = torchvision_net if name in CLASSIFICATION else timm_net
-    net = settled(without_chance(make(name)), draw(16, shape))
+    net = settled(without_chance(make(name)), draw(32, shape))
     moved = mp.transfer(net, to="keras", example=draw(2, shape), check=False)
     home = mp.transfer(moved, to="torch", check=False)
     for other in (moved, home):
