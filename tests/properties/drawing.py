@@ -286,7 +286,7 @@ class Scope:
             return np.asarray(rng.integers(least, max(math.floor(high), least), tuple(shape), endpoint=True), dtype)
         found = rng.uniform(low, high, tuple(shape))
         if low == -2 and high == 2 and rng.random() < 0.2:
-            found = np.round(found)
+            found = np.round(found) + 0.0
         return np.asarray(np.clip(found, low, high), dtype)
 
     def leaf(self, dims: Sequence[Dim], dtype: np.dtype = F32, low: float = -2, high: float = 2) -> Value:

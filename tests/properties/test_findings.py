@@ -141,6 +141,18 @@ FINDINGS = {
             }>
         }"""
     ),
+    "a convolution of one channel has unequal strides": Found(
+        """g (float[n, 1, 5, 4] x) => (float[a, b, c, d] y) { y = Conv<auto_pad = "VALID", strides = [1, 2]>(x, w) }""",
+        weights=(("w", (1, 1, 3, 3)),),
+    ),
+    "a convolution of each channel has unequal strides": Found(
+        """g (float[n, 2, 5, 4] x) => (float[a, b, c, d] y) { y = Conv<group = 2, strides = [1, 2]>(x, w) }""",
+        weights=(("w", (4, 1, 3, 3)),),
+    ),
+    "a convolution of one channel is transposed with unequal strides": Found(
+        """g (float[n, 1, 5, 4] x) => (float[a, b, c, d] y) { y = ConvTranspose<strides = [1, 2]>(x, w) }""",
+        weights=(("w", (1, 1, 3, 3)),),
+    ),
 }
 
 

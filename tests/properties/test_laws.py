@@ -93,8 +93,8 @@ def test_the_order_of_inputs_does_not_matter(example: Example) -> None:
 PLAIN = frozenset({
     "arithmetic", "batch_norm", "clip", "concat", "conv", "conv_transpose", "divide", "dropout", "expand", "flatten",
     "function", "function_with_settings", "gelu", "gemm", "global_pool", "layer_norm", "matmul",
-    "normalised_exponential", "pad", "pool", "prelu", "reduce", "reshape", "reshape_by_sizes", "slice_", "split", "squeeze", "tile", "transpose",
-    "unsqueeze", "where",
+    "normalised_exponential", "pad", "pool", "prelu", "reduce", "reshape", "reshape_by_sizes", "slice_", "split",
+    "squeeze", "tile", "transpose", "unsqueeze", "where",
 })  # fmt: skip
 """What nets are made of; a graph of it comes home as it was."""
 

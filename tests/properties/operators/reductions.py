@@ -35,6 +35,9 @@ def reduce(s: Scope) -> None:
 @operator(7, weight=2)
 def extreme(s: Scope) -> None:
     x = s.value(NUMBERS)
+    if x.dtype in FLOATS and any(np.any(np.signbit(array) & (array == 0)) for array in x.worlds):
+        # Keras orders the two zeros.
+        raise Unfit
     axis = s.axis(x)
     last = s.choose([None, 0, 1]) if s.opset >= 12 else None
     s.op(s.choose(["ArgMax", "ArgMin"]), x, axis=s.maybe(axis), keepdims=s.choose([None, 0, 1]), select_last_index=last)

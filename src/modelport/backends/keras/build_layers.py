@@ -10,7 +10,7 @@ import onnx_ir as ir
 from keras import layers
 
 from modelport.backends.keras.absorb import Owned, constant, is_filled
-from modelport.backends.keras.ops.conv import Numbers, cropped, dilated, explicit_pads, transpose_pads
+from modelport.backends.keras.ops.conv import Numbers, cropped, dilated, explicit_pads, has_kernel, transpose_pads
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import dtype, positive, rank, sizes
 from modelport.graph.layout import DOMAIN as CHANNELS_LAST
@@ -140,10 +140,8 @@ def conv(
     channels = sizes(x)[-1] or place.shape("weight")[1] * group
     dilations, strides = tuple(dilations or (1,) * count), tuple(strides or (1,) * count)
     found = _kernels(place, group, channels)
-    skips, steps = any(d > 1 for d in dilations), any(s > 1 for s in strides)
-    depthwise = found is not None and "depth_multiplier" in found[1]
-    # TensorFlow has no kernels for these.
-    if found is None or (skips and steps) or (depthwise and len(set(strides)) > 1) or (count == 3 and skips):
+    skips = any(d > 1 for d in dilations)
+    if found is None or not has_kernel(strides, dilations, place.shape("weight")[1]) or (count == 3 and skips):
         return None
     kind, options = found
     window = dilated(kernel, dilations)

@@ -48,10 +48,19 @@ def dilated(kernel_shape: Numbers, dilations: Numbers) -> tuple[int, ...]:
     return tuple((k - 1) * d + 1 for k, d in zip(kernel_shape, dilations, strict=True))
 
 
+def has_kernel(strides: Numbers, dilations: Numbers, channels: int) -> bool:
+    """Whether TensorFlow has a kernel for a convolution of so many input channels in each group.
+
+    It has none for strides and dilations at once, and the one for a single channel computes with unequal strides what
+    lies beside the image.
+    """
+    skips = any(d > 1 for d in dilations) and any(s > 1 for s in strides)
+    return not skips and (channels > 1 or len(set(strides)) == 1)
+
+
 def convolve(x: Any, kernel: Any, strides: Numbers, dilations: Numbers, group: int) -> Any:
     """A convolution of (batch, *spatial, channels) with a kernel (*spatial, in / group, out), without padding."""
-    if any(d > 1 for d in dilations) and any(s > 1 for s in strides):
-        # TensorFlow has no kernel for both at once.
+    if not has_kernel(strides, dilations, size(kernel, -2)):
         dense = convolve(x, kernel, (1,) * len(strides), dilations, group)
         return dense[(slice(None), *(slice(None, None, s) for s in strides))]
     if group == 1:
