@@ -30,6 +30,16 @@ def test_a_node_keeps_its_attributes_and_survives_pickling() -> None:
     assert found.tolist() == ["AB", "C"]
 
 
+def test_an_empty_string_is_no_stopword() -> None:
+    node, opsets = _first(
+        "g (string[N] x) => (string[M] y) "
+        '{ y = StringNormalizer <case_change_action = "LOWER", stopwords = ["the"]> (x) }'
+    )
+    host, _ = host_node(node, opsets)
+    (found,) = host(np.array(["", "The", "A b"], object))
+    assert found.tolist() == ["", "a b"]
+
+
 def test_what_a_subgraph_takes_from_around_it_is_an_input() -> None:
     node, opsets = _first("""g (float[N] x, bool c, float[2] w) => (float[N] out) {
       out = If (c) <then_branch = t () => (float[N] y) { y = Mul (x, w) },

@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import RuntimeContextError
 
 from modelport.core.errors import UnsupportedOpError
+from modelport.graph.host_text import StringNormalizer
 from modelport.graph.standard import write_standard_nodes
 from modelport.graph.subgraphs import captured, subgraphs
 
@@ -173,7 +174,7 @@ def runs_on_host(op_type: str, domain: str = "") -> bool:
 
 @lru_cache(maxsize=1024)
 def _evaluator(program: bytes) -> Any:
-    return ReferenceEvaluator(onnx.ModelProto.FromString(program))
+    return ReferenceEvaluator(onnx.ModelProto.FromString(program), new_ops=[StringNormalizer])
 
 
 def _tensor(value: ir.Value) -> onnx.TensorProto:
