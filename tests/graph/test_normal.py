@@ -187,6 +187,24 @@ def test_what_changes_nothing_is_gone():
     assert op_types(normalize(ir.from_proto(proto))) == ["Slice", "Relu"]
 
 
+def test_an_operator_that_broadcasts_needs_no_expand():
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        f (float[b, 3, 1] x, float[b, 3, 4] y) => (float[b, 3, 4] z, float[b, 3, 4] w) {
+            s = Shape (y)  e = Expand (x, s)  z = Mul (y, e)  w = Add (e, e)
+        }"""
+    )
+    normal = normalize(model)
+    assert op_types(normal).count("Expand") == 1
+    mul = next(node for node in normal.graph if node.op_type == "Mul")
+    assert [value.name for value in mul.inputs] == ["y", "x"]
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 1)), np.ones((2, 3, 4))
+    for mine, theirs in zip(
+        evaluate(normal, x.astype("float32"), y.astype("float32")), (x * y, 2 * x * y), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
 def test_what_says_only_a_dtype_a_shape_or_a_zero_is_simplified():
     proto = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 21]> g (float[batch, 3, 8, 8] x) => (float[batch, 256] y)

@@ -76,6 +76,7 @@ def tidy(model: ir.Model) -> None:
         info = infer(model)
     fold_constants(model, info)
     drop_identities(model.graph, info)
+    drop_expands(model.graph, info)
     drop_dead_nodes(model)
     info.write()
 
@@ -121,6 +122,22 @@ def _is_identity(node: ir.Node, info: ShapeInfo) -> bool:
         case "Expand" | "Reshape":
             return dims is not None and dims == info.dims(result)
     return False
+
+
+BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "Equal", "Less", "Greater"})
+
+
+def drop_expands(graph: ir.Graph, info: ShapeInfo) -> None:
+    """Let operators that broadcast do so themselves: an Expand goes where another operand has the size it makes."""
+    for node in list(graph.all_nodes()):
+        if node.domain or node.op_type != "Expand" or node.inputs[0] is None:
+            continue
+        result = node.outputs[0]
+        for user, index in list(result.uses()):
+            others = (value for place, value in enumerate(user.inputs) if place != index)
+            fits = any(value is not None and info.dims(value) == info.dims(result) for value in others)
+            if fits and info.dims(result) is not None and user.op_type in BROADCASTING and not user.domain:
+                user.replace_input_with(index, node.inputs[0])
 
 
 def drop_dead_nodes(model: ir.Model) -> None:
