@@ -157,6 +157,7 @@ def test_support_is_what_the_table_holds_and_what_the_host_can_do() -> None:
     assert support("Clip") == "native"
     assert support("Shape") == "native"
     assert support("LSTM", "modelport") == "native"
+    assert {support(name) for name in ("If", "Loop", "Scan")} == {"custom"}
     assert support("StringNormalizer") == "fallback"
     assert support("ZipMap", "ai.onnx.ml") == "unsupported"
     assert support("Tokenizer", "com.example") == "unsupported"

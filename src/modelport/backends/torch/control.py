@@ -27,7 +27,8 @@ class If(nn.Module):
         taken: how many values `then_branch` takes.
 
     Attributes:
-        whole: the node that it was built from, where that can take its place on the way home.
+        whole: the node that it was built from, where that can take its place on the way home. Who changes a branch
+            has to set it to `None`.
     """
 
     whole: Whole | None = None

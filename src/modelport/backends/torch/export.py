@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +96,11 @@ def _output_specs(program: ExportedProgram, signature: Signature, symbols: dict[
         raise UnsupportedModelError(
             f"the traced model returns {len(values)} tensors, but its signature has {signature}."
         )
+    for spec, value in zip(signature.outputs, values, strict=True):
+        for axis, size in enumerate(value.shape):
+            # A size that no input has, the length of what a loop stacks, is called after the output.
+            if re.fullmatch(r"u\d+", str(size)):
+                symbols.setdefault(str(size), f"{spec.name}_dim{axis}")
     found = [
         tensor_spec(
             spec.name, value, [d if isinstance(d, int) else rename_symbols(str(d), symbols) for d in value.shape]

@@ -110,10 +110,9 @@ def _dynamic_shapes(module: nn.Module, call: Call, signature: Signature) -> Any:
 
 def _call(native: Any, example: Arrays, signature: Signature) -> Call:
     """The example as tensors of their own, with rows enough for every symbolic dimension."""
-    sizes = _sizes(example, signature)
-    arrays = {
-        spec.name: resized(_stand_in(example[spec.name], spec), spec.shape or (), sizes) for spec in signature.inputs
-    }
+    stand_ins = {spec.name: _stand_in(example[spec.name], spec) for spec in signature.inputs}
+    sizes = _sizes(stand_ins, signature)
+    arrays = {spec.name: resized(stand_ins[spec.name], spec.shape or (), sizes) for spec in signature.inputs}
     call = tensors_of(arrays, signature, device_of(native))
     return Call(map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs))
 

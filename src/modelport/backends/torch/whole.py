@@ -53,7 +53,7 @@ class Given:
         if self.sizes is None:
             found = arguments[self.places[0]]
             if isinstance(found, torch.Tensor):
-                return found if found.dtype == self.dtype else None
+                return found if found.dtype == self.dtype else self._widened(found)
             parts = [found]
         else:
             unknown = iter(self.places)
@@ -63,6 +63,12 @@ class Given:
         scalars = [part if isinstance(part, torch.Tensor) else torch.scalar_tensor(part) for part in parts]
         scalars = [scalar.to(self.dtype) for scalar in scalars]
         return torch.stack(scalars) if self.dims else scalars[0]
+
+    def _widened(self, found: torch.Tensor) -> torch.Tensor | None:
+        """A value of a narrower floating dtype than the node was built for, as `model.half()` makes it."""
+        floating = found.is_floating_point() and self.dtype.is_floating_point
+        fits = floating and torch.promote_types(found.dtype, self.dtype) == self.dtype
+        return found.to(self.dtype) if fits else None
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,13 @@ def kept(whole: Whole | None, arguments: Sequence[Any]) -> tuple[torch.Tensor, .
         return None
     key = f"{whole.node.op_type}_{id(whole):x}"
     _KEPT[key] = whole
-    return tuple(torch.ops.modelport.whole(values, key))
+    results = torch.ops.modelport.whole(values, key)
+    narrow = {a.dtype for a in arguments if isinstance(a, torch.Tensor) and a.is_floating_point()}
+    narrow -= {result.dtype for result in whole.results} | {given.dtype for given in whole.given}
+    if len(narrow) != 1:
+        return tuple(results)
+    dtype = narrow.pop()
+    return tuple(result.to(dtype) if result.is_floating_point() else result for result in results)
 
 
 _LIBRARY = torch.library.Library("modelport", "FRAGMENT")
