@@ -190,7 +190,9 @@ TEXT: dict[str, Net] = {
     "helium": Net("HeliumForCausalLM", _GROUPED),
     "glm": Net("GlmForCausalLM", _GROUPED),
     "mamba": Net(
-        "MambaForCausalLM", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+        "MambaForCausalLM",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+        "fixed text",
     ),
     # encoders and decoders of text
     "t5": Net("T5ForConditionalGeneration", _T5, "seq2seq"),
@@ -214,7 +216,7 @@ TEXT: dict[str, Net] = {
             "encoder_ffn_dim": 64,
             "decoder_ffn_dim": 64,
         },
-        "seq2seq",
+        "fixed seq2seq",
     ),
 }
 
@@ -231,7 +233,7 @@ REFUSED: dict[str, tuple[Net, str]] = {
             },
             "seq2seq",
         ),
-        "if is_global_attn:",
+        "hidden_states = hidden_states.view(",
     ),
     "funnel-of-any-length": (
         Net("FunnelModel", {"vocab_size": VOCABULARY, "block_sizes": [1, 1], "d_model": 32, "n_head": 4, "d_head": 8}),

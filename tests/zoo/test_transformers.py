@@ -11,7 +11,7 @@ import pytest
 import modelport as mp
 from modelport.core.signature import leaves
 from tests.nets.transformers_nets import NETS, REFUSED, dynamic, example, net
-from tests.zoo.crossing import assert_close, state, trainable
+from tests.zoo.crossing import TOLERANCE, assert_close, state, trainable
 
 QUICK = {"bert", "gpt2", "llama", "t5"}
 SIZES = ((3, 3), (1, 1))
@@ -31,7 +31,12 @@ def _assert_same(model: Any, moved: mp.Model, name: str) -> None:
     for rows, longer in SIZES:
         inputs = example(name, rows, longer)
         expected = _outputs(model, inputs, set(moved.signature.returns))
-        assert_close([np.asarray(value) for value in leaves(moved(inputs))], expected)
+        found = [np.asarray(value) for value in leaves(moved(inputs))]
+        # A loss is one number, and has no spread to look at.
+        several = [place for place, value in enumerate(expected) if value.size > 1]
+        assert_close([found[place] for place in several], [expected[place] for place in several])
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_a_model_of_transformers_goes_to_keras_and_comes_home(name: str) -> None
     after |= {alias: after[kept] for alias, kept in arrived.aliases.items()}
     assert set(after) == set(before)
     assert [key for key in before if not np.array_equal(after[key], before[key])] == []
-    assert trainable(arrived.native) == trainable(model) - set(arrived.aliases)
+    assert trainable(arrived.native) == trainable(model)
 
 
 @pytest.mark.zoo
