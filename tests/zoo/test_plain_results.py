@@ -13,7 +13,7 @@ import torch
 
 import modelport as mp
 from tests.nets import in_keras, in_torch
-from tests.nets.vision import settled, torchvision_models
+from tests.nets.vision import torchvision_models
 from tests.roundtrip import test_plain_keras as plain_keras
 
 pytestmark = pytest.mark.zoo
@@ -22,12 +22,13 @@ TORCH_NETS = ("resnet18", "mobilenet_v2", "vit", "encoder", "lstm", "gru", "resi
 
 
 def torch_net(kind: str) -> tuple[torch.nn.Module, Any]:
+    torch.manual_seed(0)
     image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     if kind == "vit":
         net = torchvision_models().VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=5)
-        return settled(net, image), image
+        return net.eval(), image
     if kind in ("resnet18", "mobilenet_v2"):
-        return settled(getattr(torchvision_models(), kind)(num_classes=10), image), image
+        return getattr(torchvision_models(), kind)(num_classes=10).eval(), image
     return in_torch.net(kind), in_torch.example(kind)
 
 
