@@ -67,6 +67,10 @@ def noting_left_out(module: nn.Module) -> Iterator[list[Note]]:
             if found not in notes:
                 notes.append(found)
 
+    if isinstance(module, torch.jit.ScriptModule):
+        # TorchScript's types name what is no tensor, and its modules take no hooks.
+        yield notes
+        return
     handle = module.register_forward_hook(note)
     try:
         yield notes
