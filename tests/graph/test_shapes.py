@@ -186,3 +186,16 @@ def test_branches_agree_on_what_they_have_in_common():
     rows, columns = info.dims(model.graph.outputs[0])
     assert columns == 2
     assert not info.is_bound(rows)
+
+
+def test_strings_of_which_none_is_left_out_stay_as_many():
+    def normalized(stopwords: str) -> object:
+        model = ir.from_onnx_text(f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (string[batch] words) => (string[n] y) {{
+          y = StringNormalizer <case_change_action = "LOWER"{stopwords}> (words)
+        }}""")
+        model.graph.outputs[0].shape = None
+        return infer(model).dims(model.graph.outputs[0])
+
+    assert normalized("") == (symbol("batch"),)
+    assert normalized(', stopwords = ["a"]') != (symbol("batch"),)

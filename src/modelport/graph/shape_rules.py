@@ -309,6 +309,12 @@ def einsum(site: Site) -> Sequence[Dims] | None:
     return None if "." in result else [tuple(letters[letter] for letter in result)]
 
 
+@rule("StringNormalizer")
+def string_normalizer(site: Site) -> Sequence[Dims] | None:
+    data = site.dims(0)
+    return None if data is None or site.attr("stopwords", ()) else [data]
+
+
 @rule("modelport.Linear")
 def linear(site: Site) -> Sequence[Dims] | None:
     x, weight = site.dims(0), site.dims(1)

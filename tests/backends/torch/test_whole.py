@@ -156,7 +156,7 @@ def test_strings_come_home() -> None:
 def test_a_sequence_that_goes_in_is_refused_with_a_way_out() -> None:
     model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
     g (seq(float[n]) given) => (float[m] y) { y = ConcatFromSequence <axis = 0> (given) }""")
-    inputs = {"given": [np.ones(2, "float32"), np.ones(1, "float32")]}
+    inputs: Any = {"given": [np.ones(2, "float32"), np.ones(1, "float32")]}
     with pytest.raises(UnsupportedModelError, match=r"input 'given' is of the type sequence\(float32\)"):
         _home(build(model).native, inputs, read_signature(model))
 
