@@ -1,41 +1,84 @@
 """Random graphs by the thousand: `python -m tests.properties.fuzz --backend torch --examples 10000 --seed 1`.
 
-Graphs are drawn in batches of 100, each from a seed of its own, in processes of their own; a failure names the seed of
-its batch, and `--batch SEED` runs that batch alone.
+Graphs are drawn in batches of 100, each from a seed of its own; a failure names the seed of its batch, and
+`--batch SEED` runs that batch alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from threading import Lock
 
 from tests.properties.agreement import Findings, campaign
 
 BATCH = 100
 BATCHES_OF_A_PROCESS = 10
-"""Then a fresh one goes on: what frameworks keep of models that are gone adds up."""
+"""Then a fresh one goes on: what frameworks keep of models that are gone adds up, and a crash costs no more."""
 
 
-def fuzz(backend: str, seeds: Iterable[int], processes: int) -> Findings:
-    """Run batches in several processes and say how far it is; failures are printed as they come."""
-    total, begun, seeds = Findings(), time.monotonic(), list(seeds)
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=BATCHES_OF_A_PROCESS)
-    with pool:
-        batches = {pool.submit(campaign, backend, seed, BATCH): seed for seed in seeds}
-        for done in as_completed(batches):
-            found = done.result()
-            total.add(found)
+class Progress:
+    """What was found on one backend so far, printed as it comes."""
+
+    def __init__(self, backend: str, expected: int) -> None:
+        self.total, self._backend, self._expected = Findings(), backend, expected
+        self._begun, self._lock = time.monotonic(), Lock()
+
+    def add(self, found: Findings) -> None:
+        with self._lock:
+            self.total.add(found)
             for failure in found.failures:
                 print(f"\n{failure}\n", flush=True)
-            rate = total.examples / (time.monotonic() - begun)
-            counts = f"{total.examples} of {BATCH * len(seeds)} graphs, {len(total.failures)} failed, "
-            counts += f"{total.refused} refused, {len(total.operators)} operators"
-            print(f"{backend}: {counts}, {rate:.1f} graphs/s", flush=True)
-    return total
+            rate = self.total.examples / (time.monotonic() - self._begun)
+            counts = f"{self.total.examples} of {self._expected} graphs, {len(self.total.failures)} failed, "
+            counts += f"{self.total.refused} refused, {len(self.total.operators)} operators"
+            print(f"{self._backend}: {counts}, {rate:.1f} graphs/s", flush=True)
+
+
+def fuzz(backend: str, seeds: Sequence[int], processes: int) -> Findings:
+    """Run batches, several processes side by side."""
+    progress = Progress(backend, BATCH * len(seeds))
+    parts = [seeds[start : start + BATCHES_OF_A_PROCESS] for start in range(0, len(seeds), BATCHES_OF_A_PROCESS)]
+
+    def follow(part: Sequence[int]) -> None:
+        for found in _in_a_process(backend, part):
+            progress.add(found)
+
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(follow, parts))
+    return progress.total
+
+
+def _in_a_process(backend: str, seeds: Sequence[int]) -> Iterator[Findings]:
+    """The findings of each batch, from a process of its own; what it had not done when it died is a failure."""
+    command = [sys.executable, "-m", "tests.properties.fuzz", "--backend", backend, "--report", *map(str, seeds)]
+    env = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **os.environ}
+    done = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            fields = json.loads(line)
+            yield Findings(**{**fields, "operators": Counter(fields["operators"])})
+            done += 1
+    if done < len(seeds):
+        told = f"{backend}, seed {seeds[done]}: its process ended with status {process.returncode}"
+        yield Findings(failures=[told])
+
+
+def report(backend: str, seeds: Sequence[int]) -> None:
+    """The process that runs batches: a line of JSON for each; what frameworks print goes to standard error."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for seed in seeds:
+        print(json.dumps(asdict(campaign(backend, seed, BATCH))), file=out, flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -45,10 +88,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other graphs")
     parser.add_argument("--batch", type=int, help="one batch by the seed that a failure names")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--report", type=int, nargs="+", metavar="SEED", help="run these batches and print JSON")
     options = parser.parse_args(arguments)
-    count = -(-options.examples // BATCH)
-    seeds = [options.batch] if options.batch is not None else range(options.seed * 10**6, options.seed * 10**6 + count)
-    results = [fuzz(name, seeds, options.processes) for name in options.backend or ("onnx", "torch", "keras")]
+    backends = options.backend or ["onnx", "torch", "keras"]
+    if options.report:
+        report(backends[0], options.report)
+        return 0
+    first = options.seed * 10**6
+    seeds = [options.batch] if options.batch is not None else range(first, first + -(-options.examples // BATCH))
+    results = [fuzz(name, seeds, options.processes) for name in backends]
     return int(any(found.failures for found in results))
 
 

@@ -153,6 +153,15 @@ FINDINGS = {
         """g (float[n, 1, 5, 4] x) => (float[a, b, c, d] y) { y = ConvTranspose<strides = [1, 2]>(x, w) }""",
         weights=(("w", (1, 1, 3, 3)),),
     ),
+    "unsigned numbers come round": Found("g () => (uint8 y) <uint8 a = {0}, uint8 b = {2}> { y = Sub(a, b) }"),
+    "a causal convolution without its state has a type": Found(
+        """g (float[n, 2, 4] x) => (float[a, b, c] y) <int64 axis = {2}> {
+            z = CausalConvWithState(x, w) y = CumProd(z, axis)
+        }""",
+        opset=28,
+        weights=(("w", (2, 1, 2)),),
+        on=("torch", "keras"),
+    ),
 }
 
 

@@ -86,7 +86,10 @@ def flatten(s: Scope) -> None:
 def squeeze(s: Scope) -> None:
     x = s.value(ANY, None, lambda v: 1 in v.dims)
     units = [axis for axis, dim in enumerate(x.dims) if dim == 1]
+    # Without axes the rank would follow from sizes that only the run tells; every unit axis is one that is known.
     axes = [axis for axis in units if s.chance(60)]
+    if not axes and not any(value is x for value in s.root().inputs):
+        axes = units
     axes = [axis - x.rank if s.opset >= 11 and s.chance(30) else axis for axis in axes]
     if s.opset < 13:
         s.op("Squeeze", x, axes=axes or None)

@@ -266,7 +266,8 @@ class Walk:
     def _number(value: ir.Value, item: float) -> Constant:
         """What an operator makes of known numbers alone."""
         assert value.dtype is not None
-        array = np.asarray(item, value.dtype.numpy()).reshape([1] * len(value.shape or ()))
+        # An integer beyond its dtype comes round, as it does where a run computes it.
+        array = np.asarray(item).astype(value.dtype.numpy()).reshape([1] * len(value.shape or ()))
         return Constant(ir.Value(name=value.name, const_value=ir.tensor(array)), array)
 
     def _name_steps(self, node: ir.Node, before: fx.Node | None) -> None:
