@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -256,3 +257,15 @@ def test_a_model_too_deep_for_the_usual_recursion_limit_is_built_and_read_and_sa
     assert np.isfinite(wanted).all()
     built.native.save(tmp_path / "deep.keras")
     np.testing.assert_array_equal(open_keras(tmp_path / "deep.keras").native(draw(2)), wanted)
+
+
+@pytest.mark.parametrize(("operator", "reduce"), [("AveragePool", np.mean), ("MaxPool", np.max)])
+def test_volumes_are_pooled_in_dtypes_that_tensorflow_has_no_kernel_for(operator: str, reduce: Any) -> None:
+    text = (
+        f"f (double[b, 2, 4, 4, 4] x) => (double[b, 2, 2, 2, 2] y) {{ y = {operator} <kernel_shape = [3, 3, 3]> (x) }}"
+    )
+    x = np.random.default_rng(0).standard_normal((2, 2, 4, 4, 4))
+    found = np.asarray(build(portable(text)).native(x))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3, 3), (2, 3, 4))
+    assert found.dtype == x.dtype
+    np.testing.assert_allclose(found, reduce(windows, axis=(5, 6, 7)), rtol=1e-12)

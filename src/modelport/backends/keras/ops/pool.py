@@ -61,10 +61,10 @@ class Window:
         inner = ((before, after + more) for (before, after), more in zip(self.pads, self.extra, strict=True))
         return ((0, 0), *inner, (0, 0))
 
-    @property
-    def plain(self) -> bool:
-        """Whether Keras has a pooling for it."""
-        return len(self.kernel) <= 3 and all(d == 1 for d in self.dilations)
+    def has_layer(self, x: Any) -> bool:
+        """Whether Keras has a pooling for it; TensorFlow has none of volumes in these dtypes."""
+        axes = 2 if dtype(x) in ("float16", "float64") else 3
+        return len(self.kernel) <= axes and all(d == 1 for d in self.dilations)
 
     def views(self, x: Any) -> list[Any]:
         """What each element of the window sees: strided slices of the padded data, in the order of the kernel."""
@@ -100,7 +100,7 @@ def max_pool(
     data = padded(x, window.widths, _lowest(dtype(x)))
     if outputs > 1:
         return _with_places(x, data, window, storage_order)
-    if window.plain and is_float(x):
+    if is_float(x) and window.has_layer(x):
         return _layer("Max", data, window)
     return in_wide(lambda *views: ops.max(ops.stack(views), axis=0), *window.views(data))
 
@@ -156,7 +156,7 @@ def average_pool(
 ) -> Any:
     window = Window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     data = padded(x, window.widths)
-    if not window.plain:
+    if not window.has_layer(x):
         return ops.divide(reduce(plus, window.views(data)), _counts(x, window, count_include_pad))
     average = _layer("Average", data, window)
     if not any(map(any, window.widths)) or (count_include_pad and not any(window.extra)):
