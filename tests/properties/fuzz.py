@@ -11,11 +11,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from threading import Lock
 
 from tests.properties.agreement import Findings, campaign
@@ -62,15 +62,20 @@ def _in_a_process(backend: str, seeds: Sequence[int]) -> Iterator[Findings]:
     command = [sys.executable, "-m", "tests.properties.fuzz", "--backend", backend, "--report", *map(str, seeds)]
     env = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **os.environ}
     done = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             fields = json.loads(line)
             yield Findings(**{**fields, "operators": Counter(fields["operators"])})
             done += 1
+        status = process.wait()
+        errors.seek(0)
+        told = errors.read()[-2000:]
     if done < len(seeds):
-        told = f"{backend}, seed {seeds[done]}: its process ended with status {process.returncode}"
-        yield Findings(failures=[told])
+        yield Findings(failures=[f"{backend}, seed {seeds[done]}: its process ended with status {status}\n{told}"])
 
 
 def report(backend: str, seeds: Sequence[int]) -> None:
@@ -78,7 +83,7 @@ def report(backend: str, seeds: Sequence[int]) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for seed in seeds:
-        print(json.dumps(asdict(campaign(backend, seed, BATCH))), file=out, flush=True)
+        print(json.dumps(vars(campaign(backend, seed, BATCH))), file=out, flush=True)
 
 
 def main(arguments: list[str]) -> int:
