@@ -13,7 +13,7 @@ from modelport.core.signature import leaves
 from tests.nets.transformers_nets import NETS, REFUSED, dynamic, example, net
 from tests.zoo.crossing import TOLERANCE, assert_close, state, trainable
 
-QUICK = {"bert", "gpt2", "llama", "t5"}
+QUICK = {"bert", "gpt2", "llama"}
 CUSTOM = {"sew"}
 """Cut to the shorter of two lengths that are rounded otherwise: only the run tells which, in a layer of modelport."""
 
