@@ -130,6 +130,13 @@ NODES: dict[str, tuple[str, list[Any]]] = {
         }""",
         [draw(2, 6)],
     ),
+    "blocks are overlaid in any number of images": (
+        """f (float[n, 12, 10] x) => (float[n, 3, 5, 6] y) {
+            image = Constant <value_ints = [5, 6]> ()  block = Constant <value_ints = [2, 2]> ()
+            y = Col2Im <strides = [2, 1], pads = [0, 0, 0, 0]> (x, image, block)
+        }""",
+        [draw(2, 12, 10)],
+    ),
     "an equation has capital letters": (
         """f (float[n, 2, 3] a, float[n, 4, 3] b) => (float[n, 2, 4] y) {
             y = Einsum <equation = "B I D, B J D -> B I J"> (a, b)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
-from modelport.backends.keras.ops.registry import NeedsValues, spatial
+from modelport.backends.keras.ops.registry import Ints, NeedsValues, op, spatial
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import cast, part, plus, rank, size, sizes
+from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, rank, size, sizes, wide
 
 Numbers = Sequence[int]
 
@@ -169,6 +171,32 @@ def conv_transpose(
     results = [convolve(a, b, (1,) * count, dilations, 1) for a, b in zip(inputs, kernels, strict=True)]
     result = cropped(results[0] if group == 1 else ops.concatenate(results, axis=-1), cuts)
     return result if bias is None else plus(result, bias)
+
+
+@op("Col2Im")
+def col2im(
+    x: Any,
+    image_shape: Ints,
+    block_shape: Ints,
+    *,
+    dilations: Numbers | None = None,
+    pads: Numbers | None = None,
+    strides: Numbers | None = None,
+) -> Any:
+    """The sum of blocks at their places in an image: a transposed convolution, each channel an image of its own."""
+    count, elements = len(image_shape), math.prod(block_shape)
+    strides, pads = tuple(strides or (1,) * count), tuple(pads or (0,) * 2 * count)
+    window = dilated(block_shape, dilations or (1,) * count)
+    around = [pads[i] + pads[count + i] for i in range(count)]
+    blocks = [(n + p - w) // s + 1 for n, p, w, s in zip(image_shape, around, window, strides, strict=True)]
+    columns = ops.transpose(ops.reshape(wide(x), (-1, elements, *blocks)), (0, *range(2, 2 + count), 1))
+    data = padded(_spread(columns, strides), ((0, 0), *((span - 1, span - 1) for span in window), (0, 0)))
+    kernel = np.eye(elements, dtype=dtype(columns))[::-1].reshape(*block_shape, elements, 1)
+    image = convolve(data, kernel, (1,) * count, dilations or (1,) * count, 1)
+    # Behind the last block there may be pixels that are in none.
+    spans = [(b - 1) * s + w for b, s, w in zip(blocks, strides, window, strict=True)]
+    image = cropped(image, [(pads[i], spans[i] - pads[i] - image_shape[i]) for i in range(count)])
+    return cast(ops.reshape(image, (-1, size(x, 1) // elements, *image_shape)), dtype(x))
 
 
 @spatial("ConvInteger")

@@ -315,43 +315,6 @@ def space_to_depth(x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
     return result
 
 
-@op("Col2Im")
-def col2im(
-    x: Any,
-    image_shape: Ints,
-    block_shape: Ints,
-    *,
-    dilations: tuple[int, ...] | None = None,
-    pads: tuple[int, ...] | None = None,
-    strides: tuple[int, ...] | None = None,
-) -> Any:
-    count = len(image_shape)
-    dilations, strides, pads = dilations or (1,) * count, strides or (1,) * count, pads or (0,) * 2 * count
-    full = [n + pads[i] + pads[count + i] for i, n in enumerate(image_shape)]
-    places = _column_places(full, block_shape, dilations, strides)
-    channels = size(x, 1) // math.prod(block_shape)
-    batch = size(x, 0)
-    # One matrix of zeros and ones adds every element of a column to its place in the padded image.
-    columns = ops.reshape(x, (batch * channels, places.size))
-    image = ops.segment_sum(ops.transpose(columns), places.ravel(), num_segments=math.prod(full))
-    image = ops.reshape(ops.transpose(image), (batch, channels, *full))
-    key = [slice(pads[i], pads[i] + n) for i, n in enumerate(image_shape)]
-    return image[(slice(None), slice(None), *key)]
-
-
-def _column_places(full: list[int], block: Ints, dilations: Ints, strides: Ints) -> np.ndarray:
-    """(block elements, blocks): the flat place in the padded image of every element of every block."""
-    axes = []
-    for n, k, d, s in zip(full, block, dilations, strides, strict=True):
-        axes.append(np.arange(k)[:, None] * d + np.arange((n - d * (k - 1) - 1) // s + 1)[None, :] * s)
-    flat = np.zeros((1,) * 2 * len(full), np.int64)
-    for i, offsets in enumerate(axes):
-        shape_ = [1] * 2 * len(full)
-        shape_[i], shape_[len(full) + i] = offsets.shape
-        flat = flat * full[i] + offsets.reshape(shape_)
-    return flat.reshape(math.prod(block), -1)
-
-
 @op("ReverseSequence")
 def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: int = 0) -> Any:
     if {batch_axis, time_axis} != {0, 1}:
