@@ -10,7 +10,9 @@ import modelport as mp
 from modelport.core.errors import SignatureError
 
 PARTS = """<ir_version: 10, opset_import: ["" : 21]>
-g (float[batch, 4] x, int64 at) => (seq(float[batch, m]) parts, float[batch, 2] y) <float[4, 2] w = {1, 2, -3, 4, 0.5, 6, -7, 8}> {
+g (float[batch, 4] x, int64 at) => (seq(float[batch, m]) parts, float[batch, 2] y)
+  <float[4, 2] w = {1, 2, -3, 4, 0.5, 6, -7, 8}>
+{
   parts = SplitToSequence <axis = 1> (x, at)
   y = MatMul (x, w)
 }"""
