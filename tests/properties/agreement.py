@@ -200,7 +200,7 @@ class Findings:
         self.refused += other.refused
 
 
-def campaign(name: str | None, first: int, count: int) -> Findings:
+def campaign(name: str | None, first: int, count: int, longest: int = 12) -> Findings:
     """Compare so many random graphs, drawn from a seed, on a backend by name; without one they are only drawn."""
     findings = Findings()
     backend = None if name is None else registered(name)
@@ -213,7 +213,7 @@ def campaign(name: str | None, first: int, count: int) -> Findings:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(graphs(runtime=name == "onnx"))
+    @given(graphs(longest=longest, runtime=name == "onnx"))
     def agree(example: Example) -> None:
         findings.examples += 1
         findings.operators.update(example.op_types())

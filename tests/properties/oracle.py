@@ -59,12 +59,15 @@ ONNX Runtime is the oracle for them.
 """
 
 
+_PLACED_OTHERWISE = (b"align_corners", b"pytorch_half_pixel", b"half_pixel_symmetric")
+
 RUNTIME_IS_WRONG: dict[str, tuple[Condition, str]] = {
     "Resize": (
         lambda node, opset: (
-            _setting(node, "coordinate_transformation_mode") in (b"align_corners", b"pytorch_half_pixel")
+            (place := _setting(node, "coordinate_transformation_mode", b"half_pixel")) in _PLACED_OTHERWISE
+            or (bool(_setting(node, "antialias", 0)) and place != b"half_pixel")
         ),
-        "it rounds the size to a whole number before it places the samples",
+        "it rounds the size to a whole number before it places the samples, and smooths from the middles of pixels",
     ),
     "RoiAlign": (
         lambda node, opset: _setting(node, "mode") == b"max" and _setting(node, "sampling_ratio", 0) != 1,

@@ -162,6 +162,14 @@ FINDINGS = {
         weights=(("w", (2, 1, 2)),),
         on=("torch", "keras"),
     ),
+    "a number below zero is divided by a size": Found(
+        """g (float[n, t] x) => (int64[2] y, int64[2] z) <int64[1] one = {-1}, int64[1] two = {-2}> {
+            s = Shape(x) y = Div(one, s) z = Div(s, two)
+        }"""
+    ),
+    "numbers up to one that lies before the first": Found(
+        "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
+    ),
 }
 
 

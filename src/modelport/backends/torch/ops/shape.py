@@ -270,6 +270,9 @@ def constant_of_shape(shape: Sizes, *, value: np.ndarray | None = None, anchor: 
 def range_(start: Size, limit: Size, delta: Size, *, node: ir.Node, anchor: Tensor) -> Any:
     dtype = node.outputs[0].dtype
     assert dtype is not None
+    if isinstance(limit, fx.Proxy) and limit.node.target == "item" and isinstance(delta, (int, float)):
+        # A number that the run reads may lie on the other side of the start; there is nothing between them then.
+        limit = (torch.sym_max if delta > 0 else torch.sym_min)(limit, start)
     return torch.arange(start, limit, delta, dtype=torch_dtype(dtype), device=anchor.device)
 
 

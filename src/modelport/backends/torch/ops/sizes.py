@@ -63,7 +63,11 @@ def mul(a: Ints, b: Ints) -> Ints:
 def _truncated(x: Any, y: Any) -> Any:
     if isinstance(x, int) and isinstance(y, int):
         return math.trunc(x / y) if abs(x) < 2**53 else x // y
-    # Sizes are not negative, so that rounding down is rounding to zero.
+    # Sizes are not negative, so that rounding down is rounding to zero; a number beside them may be.
+    if isinstance(x, int) and x < 0:
+        return -(-x // y)
+    if isinstance(y, int) and y < 0:
+        return -(x // -y)
     return x // y
 
 
