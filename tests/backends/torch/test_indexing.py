@@ -42,3 +42,33 @@ def test_elements_are_taken_as_in_torch(case: str) -> None:
     assert max(differences(Indexing(case), torch.randn(2, 4, 5, 6))) == 0
     graph = exported(Indexing(case), torch.randn(2, 4, 5, 6)).graph
     assert case == "axes apart" or not operators(graph, "GatherND", "Transpose")
+
+
+def written(start: int | None, end: int | None, step: int = 1) -> Callable[[torch.Tensor], Any]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        y[:, slice(start, end, step)] += 1
+        return y
+
+    return forward
+
+
+WRITES = {
+    "everything": (None, None),
+    "the start": (None, 2),
+    "the middle": (1, 3),
+    "the end": (-2, None),
+    "more than there is": (1, 99),
+    "every second": (0, None, 2),
+}
+
+
+@pytest.mark.parametrize("case", WRITES)
+def test_a_part_is_written_as_in_torch(case: str) -> None:
+    class Writing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return written(*WRITES[case])(x)
+
+    assert max(differences(Writing(), torch.randn(2, 4, 5))) == 0
+    graph = exported(Writing(), torch.randn(2, 4, 5)).graph
+    assert case == "every second" or not operators(graph, "ScatterND")

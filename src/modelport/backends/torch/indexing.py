@@ -68,5 +68,40 @@ def _gathered_at_once(x: Any, indices: Sequence[Any], axes: Sequence[int], place
     return op.Gather(merged, number, axis=axes[0])
 
 
-TRANSLATIONS = {torch.ops.aten.index.Tensor: index, torch.ops.aten._unsafe_index.Tensor: index}
+def slice_scatter(
+    x: Any, src: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    """`x` with `x[start:end:step]` along one axis replaced: what becomes of writing into a part of a tensor.
+
+    One stretch is put between what is before it and behind it; all of an axis is the new values themselves.
+    """
+    op, size = onnxscript.opset21, x.shape[dim]
+    first, last = start or 0, LAST if end is None else end
+    if step != 1 or not (isinstance(first, int) and isinstance(last, int)):
+        return core.aten_slice_scatter(x, src, dim, start, end, step)
+    if first == 0 and last >= (size if isinstance(size, int) else LAST):
+        return op.Identity(src)
+    if not isinstance(size, int):
+        return core.aten_slice_scatter(x, src, dim, start, end, step)
+    first, last, _ = slice(first, last).indices(size)
+    parts = [_part(x, dim, 0, first), src, _part(x, dim, last, size)]
+    return op.Concat(*(part for part in parts if part is not None), axis=dim)
+
+
+LAST = 2**63 - 1
+"""What torch calls the end of an axis."""
+
+
+def _part(x: Any, dim: int, start: int, end: int) -> Any:
+    op = onnxscript.opset21
+    if start >= end:
+        return None
+    return op.Slice(x, *(op.Constant(value_ints=[number]) for number in (start, end, dim)))
+
+
+TRANSLATIONS = {
+    torch.ops.aten.slice_scatter.default: slice_scatter,
+    torch.ops.aten.index.Tensor: index,
+    torch.ops.aten._unsafe_index.Tensor: index,
+}
 """What `torch.onnx.export` needs to know."""
