@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -99,7 +99,7 @@ def _part(x: Any, dim: int, start: int, end: int) -> Any:
     return op.Slice(x, *(op.Constant(value_ints=[number]) for number in (start, end, dim)))
 
 
-TRANSLATIONS = {
+TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.slice_scatter.default: slice_scatter,
     torch.ops.aten.index.Tensor: index,
     torch.ops.aten._unsafe_index.Tensor: index,
