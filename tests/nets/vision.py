@@ -45,7 +45,7 @@ def torchvision_models() -> ModuleType:
 def settled(net: Any, image: Any) -> Any:
     """A torch net whose outputs tell something: statistics of a real batch, and nothing that is next to nothing.
 
-    A head of zeros, or a block that is scaled by 1e-6, would hide what goes wrong before it. The batch should have 16
+    A head of zeros, or a block that is scaled by 1e-6, would hide what goes wrong before it. The batch should have 32
     images: where a BatchNorm sees one number per image, the variance of four may be next to nothing, and divided by it
     float32 in torch is 1e-4 from float64 in torch (LeViT).
     """

@@ -20,5 +20,5 @@ QUICK = {"convnext_atto", "fasternet_t0", "vit_tiny_patch16_224"}
 )
 def test_a_net_of_timm_goes_to_keras_and_comes_home(name: str) -> None:
     shape = TIMM[name].shape
-    net = settled(timm_net(name), draw(16, shape))
+    net = settled(timm_net(name), draw(32, shape))
     home(net, to_keras(net, shape), shape)

@@ -20,5 +20,5 @@ QUICK = {"resnet18", "mobilenet_v2", "convnext_tiny", "vit_b_16"}
 )
 def test_a_net_of_torchvision_goes_to_keras_and_comes_home(name: str) -> None:
     shape = TORCHVISION[name].shape
-    net = settled(torchvision_net(name), draw(4 if name in VIDEO else 16, shape))
+    net = settled(torchvision_net(name), draw(4 if name in VIDEO else 32, shape))
     home(net, to_keras(net, shape), shape)
