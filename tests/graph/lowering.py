@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.layout import DOMAIN, channels_last
-from modelport.graph.relayout import inverse
+from modelport.graph.layout.channels_last import DOMAIN, channels_last
+from modelport.graph.layout.relayout import inverse
 
 
 def lowered(model: ir.Model) -> ir.Model:

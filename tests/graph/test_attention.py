@@ -8,7 +8,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from modelport.graph.layers import recognize_layers
+from modelport.graph.layers.recognize import recognize_layers
 from modelport.graph.normal import normalize
 from modelport.graph.splice import BUILD_DOMAIN
 from tests.graph.running import evaluate

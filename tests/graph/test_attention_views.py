@@ -10,11 +10,11 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from modelport.graph.attention_views import straighten_attention
-from modelport.graph.expr import symbol
-from modelport.graph.layers import recognize_layers
-from modelport.graph.layout import to_channels_last
+from modelport.graph.layers.attention_views import straighten_attention
+from modelport.graph.layers.recognize import recognize_layers
+from modelport.graph.layout.channels_last import to_channels_last
 from modelport.graph.normal import normalize
+from modelport.graph.shapes.expr import symbol
 from modelport.graph.splice import BUILD_DOMAIN
 from modelport.graph.views import View, steps
 from modelport.graph.weights import set_roles

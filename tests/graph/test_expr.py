@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelport.graph.expr import (
+from modelport.graph.shapes.expr import (
     Expr,
     ceil,
     exact_div,

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from modelport.graph.layers import BUILD_DOMAIN, recognize_layers
+from modelport.graph.layers.recognize import BUILD_DOMAIN, recognize_layers
 from modelport.graph.normal import normalize
 from modelport.graph.weights import set_roles
 from tests.graph.running import evaluate, model_of, tensor, weight

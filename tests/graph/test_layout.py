@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx_ir.passes.common import ShapeInferencePass
 
-from modelport.graph.layout import CHANNELS_LAST, DOMAIN, cancel_transposes, count_transposes, to_channels_last
+from modelport.graph.layout.channels_last import (
+    CHANNELS_LAST,
+    DOMAIN,
+    cancel_transposes,
+    count_transposes,
+    to_channels_last,
+)
 from tests.graph import random_graphs
 from tests.graph.lowering import lowered
 from tests.graph.running import model_of, run, tensor, weight

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modelport.graph.axis_groups import axis_groups, joined_order
-from modelport.graph.relayout import Dims, inverse, movable, steps
+from modelport.graph.layout.axis_groups import axis_groups, joined_order
+from modelport.graph.layout.relayout import Dims, inverse, movable, steps
 
 
 @pytest.mark.parametrize(

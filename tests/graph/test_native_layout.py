@@ -8,8 +8,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from modelport.graph.layout import count_transposes, to_channels_last
-from modelport.graph.native_layout import Orders, to_native_layout
+from modelport.graph.layout.channels_last import count_transposes, to_channels_last
+from modelport.graph.layout.native import Orders, to_native_layout
 from modelport.graph.normal import normalize
 from modelport.graph.signature import read_signature
 from tests.graph.running import run

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelport.graph.recurrent import emit_recurrent
+from modelport.graph.layers.recurrent_emit import emit_recurrent
 from tests.graph.running import model_of, run, tensor, weight
 
 FEATURES, HIDDEN = 3, 4

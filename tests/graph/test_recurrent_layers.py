@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from modelport.graph.layers import BUILD_DOMAIN, recognize_layers
+from modelport.graph.layers.recognize import BUILD_DOMAIN, recognize_layers
+from modelport.graph.layers.recurrent_emit import emit_recurrent
 from modelport.graph.normal import normalize
-from modelport.graph.recurrent import emit_recurrent
 from modelport.graph.weights import roles, set_roles
 from tests.graph.running import model_of, tensor, weight
 from tests.graph.test_recurrent import FEATURES, HIDDEN, emitted

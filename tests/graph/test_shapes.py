@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from modelport.graph.expr import Expr, symbol
-from modelport.graph.shapes import infer
+from modelport.graph.shapes.expr import Expr, symbol
+from modelport.graph.shapes.infer import infer
 
 
 def parsed(text: str, dims: str = "batch, 6, h, w") -> ir.Model:

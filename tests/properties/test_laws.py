@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.registry import backend as registered
-from modelport.graph.expr import Expr
 from modelport.graph.normal import normalize
-from modelport.graph.shapes import infer
+from modelport.graph.shapes.expr import Expr
+from modelport.graph.shapes.infer import infer
 from modelport.graph.signature import read_signature
 from modelport.graph.weights import roles
 from tests.properties.agreement import is_refused, values_of

@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from modelport.graph.expr import is_known
 from modelport.graph.host import misreads
-from modelport.graph.shape_info import INTEGERS, ShapeInfo
+from modelport.graph.shapes.expr import is_known
+from modelport.graph.shapes.info import INTEGERS, ShapeInfo
 from modelport.graph.simplify import simplify
 from modelport.graph.weights import roles
 

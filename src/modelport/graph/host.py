@@ -19,8 +19,8 @@ from onnx.reference.op_run import RuntimeContextError
 
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.host_text import StringNormalizer
-from modelport.graph.standard import write_standard_nodes
 from modelport.graph.subgraphs import captured, subgraphs
+from modelport.graph.upgrade.standard import write_standard_nodes
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from onnx_ir.passes.common import (
     NameFixPass,
 )
 
-from modelport.graph.bodies import write_out
-from modelport.graph.contrib import write_standard
 from modelport.graph.control import settle_control_flow
 from modelport.graph.fold import fold_constants
 from modelport.graph.names import unique_name
 from modelport.graph.scopes import CALL, name_calls, torch_call
 from modelport.graph.sequences import unpack_sequences
-from modelport.graph.shapes import ShapeInfo, infer
+from modelport.graph.shapes.infer import ShapeInfo, infer
 from modelport.graph.splice import discard
-from modelport.graph.upgrade import NORMAL_OPSET, upgrade
+from modelport.graph.upgrade.bodies import write_out
+from modelport.graph.upgrade.contrib import write_standard
+from modelport.graph.upgrade.to_newest import NORMAL_OPSET, upgrade
 from modelport.graph.weights import lift_weights, roles, set_roles
 
 __all__ = ["NORMAL_OPSET", "normalize", "tidy"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.shape_info import ShapeInfo
+from modelport.graph.shapes.info import ShapeInfo
 from modelport.graph.splice import ints
 
 

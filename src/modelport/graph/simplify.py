@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.expr import Size, is_known
-from modelport.graph.provenance import is_zero
-from modelport.graph.shape_info import Dims, ShapeInfo
+from modelport.graph.layers.provenance import is_zero
+from modelport.graph.shapes.expr import Size, is_known
+from modelport.graph.shapes.info import Dims, ShapeInfo
 
 
 def simplify(node: ir.Node, graph: ir.Graph, info: ShapeInfo, weights: Collection[str]) -> None:

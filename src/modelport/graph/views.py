@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from modelport.graph.expr import Expr, Size, exact_div, parse, product
+from modelport.graph.shapes.expr import Expr, Size, exact_div, parse, product
 
 Perm = Sequence[int]
 

@@ -72,7 +72,7 @@ def _report(source: Model, target: Backend, export: Exported) -> CheckReport:
 
 def _build_graph(graph: Any, target: Backend) -> Any:
     """The graph as the target would build it: with layers where the target has layers."""
-    from modelport.graph.layers import recognize_layers
+    from modelport.graph.layers.recognize import recognize_layers
     from modelport.graph.normal import normalize
 
     if target.support("Linear", "modelport") == "unsupported":

@@ -19,7 +19,7 @@ from modelport.verbs.dynamic import another_size
 from modelport.verbs.subject import example_of, subject
 
 if TYPE_CHECKING:
-    from modelport.graph.native_layout import Orders
+    from modelport.graph.layout.native import Orders
 
 TOLERANCE = 1e-4
 """Relative error that float32 outputs may have after a transfer: kernels sum in other orders, and a deep net adds up

@@ -18,7 +18,7 @@ from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.subject import exported, subject
 
 if TYPE_CHECKING:
-    from modelport.graph.native_layout import Orders
+    from modelport.graph.layout.native import Orders
 
 Layout = Literal["source", "native"]
 
@@ -106,7 +106,7 @@ def _to_backend(source: Model, target: Backend, layout: Layout) -> tuple[Model, 
 
 
 def _native_orders(graph: Any, target: Backend) -> Orders:
-    from modelport.graph.native_layout import to_native_layout
+    from modelport.graph.layout.native import to_native_layout
 
     return to_native_layout(graph, last=getattr(target, "channels_last", False))
 

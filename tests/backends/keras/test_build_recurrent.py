@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from modelport.graph.recurrent import emit_recurrent
+from modelport.graph.layers.recurrent_emit import emit_recurrent
 from modelport.graph.weights import set_roles
 from tests.backends.keras.building import draw
 from tests.graph.running import model_of, run, tensor, weight

@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from modelport.backends.keras import BACKEND
 from modelport.core.errors import SignatureError, UnsupportedModelError, UnsupportedOpError
-from modelport.graph.layout import count_transposes
+from modelport.graph.layout.channels_last import count_transposes
 from modelport.graph.signature import read_signature
 from modelport.graph.weights import roles
 from tests.backends.keras.parity import error, exported, operators

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.layout import DOMAIN as CHANNELS_LAST
+from modelport.graph.layout.channels_last import DOMAIN as CHANNELS_LAST
 from modelport.graph.weights import Role
 
 AFFINE = ("weight", "bias")

@@ -32,12 +32,12 @@ from modelport.core.backend import Built
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
 from modelport.core.signature import Signature
-from modelport.graph.expr import Expr
-from modelport.graph.layers import recognize_layers
-from modelport.graph.layout import to_channels_last
+from modelport.graph.layers.recognize import recognize_layers
+from modelport.graph.layout.channels_last import to_channels_last
 from modelport.graph.names import scoped
 from modelport.graph.normal import drop_dead_nodes, normalize
-from modelport.graph.shapes import ShapeInfo, infer
+from modelport.graph.shapes.expr import Expr
+from modelport.graph.shapes.infer import ShapeInfo, infer
 from modelport.graph.signature import graph_inputs, read_signature
 from modelport.graph.weights import ROLES_KEY, roles
 

@@ -13,7 +13,7 @@ from modelport.backends.keras.absorb import Owned, constant, is_filled
 from modelport.backends.keras.ops.conv import Numbers, cropped, dilated, explicit_pads, has_kernel, transpose_pads
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import dtype, positive, rank, sizes
-from modelport.graph.layout import DOMAIN as CHANNELS_LAST
+from modelport.graph.layout.channels_last import DOMAIN as CHANNELS_LAST
 from modelport.graph.names import scoped
 
 if TYPE_CHECKING:

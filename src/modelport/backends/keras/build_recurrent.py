@@ -10,7 +10,7 @@ from modelport.backends.keras.absorb import Owned
 from modelport.backends.keras.build_layers import Place, layer
 from modelport.backends.keras.layers import NUMBERED
 from modelport.backends.keras.ops.tensors import dtype
-from modelport.graph.relayout import is_read
+from modelport.graph.layout.relayout import is_read
 
 STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 

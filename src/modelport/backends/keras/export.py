@@ -20,7 +20,7 @@ from modelport.backends.keras.structure import dims, dtype_name
 from modelport.core.backend import Exported
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
-from modelport.graph.layout import cancel_transposes
+from modelport.graph.layout.channels_last import cancel_transposes
 from modelport.graph.scopes import name_calls, name_values
 from modelport.graph.signature import ir_dtype, write_signature
 from modelport.graph.weights import set_roles

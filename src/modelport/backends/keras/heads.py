@@ -15,8 +15,8 @@ from keras import layers
 from modelport.backends.keras.absorb import Owned
 from modelport.backends.keras.build_layers import Place
 from modelport.backends.keras.ops.tensors import rank, sizes
-from modelport.graph.expr import Size
-from modelport.graph.shapes import ShapeInfo
+from modelport.graph.shapes.expr import Size
+from modelport.graph.shapes.infer import ShapeInfo
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.registry import NeedsValues
 from modelport.backends.keras.ops.tensors import along, plus, rank
-from modelport.graph.expr import Atom, Call, Expr, Size
+from modelport.graph.shapes.expr import Atom, Call, Expr, Size
 
 
 class Lengths:

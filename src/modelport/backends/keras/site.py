@@ -12,7 +12,7 @@ from modelport.backends.keras.build_layers import dropped
 from modelport.backends.keras.ops.math import to_dtype
 from modelport.backends.keras.ops.registry import NeedsValues
 from modelport.backends.keras.ops.tensors import along, cast, dtype, plus, positive, rank
-from modelport.graph.expr import Expr, Size, ceil, exact_div, is_at_least
+from modelport.graph.shapes.expr import Expr, Size, ceil, exact_div, is_at_least
 
 if TYPE_CHECKING:
     from modelport.backends.keras.build import Program

@@ -14,7 +14,7 @@ from modelport.backends.torch.walk import Walk
 from modelport.backends.torch.weights import Weights
 from modelport.core.backend import Built
 from modelport.core.signature import Signature, Tree, leaves, map_tree
-from modelport.graph.layers import recognize_layers
+from modelport.graph.layers.recognize import recognize_layers
 from modelport.graph.normal import normalize
 from modelport.graph.signature import read_signature
 from modelport.graph.weights import ROLES_KEY

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from modelport.backends.torch import indexing, pooling, whole
 from modelport.core.errors import UnsupportedOpError
-from modelport.graph.recurrent import emit_recurrent
+from modelport.graph.layers.recurrent_emit import emit_recurrent
 
 DOMAIN = "modelport"
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")

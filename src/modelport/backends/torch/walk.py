@@ -21,8 +21,8 @@ from modelport.backends.torch.whole import Whole, whole_node
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.host import host_node, runs_on_host
 from modelport.graph.names import scoped, unique_name
-from modelport.graph.standard import has_standard_form
 from modelport.graph.subgraphs import captured
+from modelport.graph.upgrade.standard import has_standard_form
 
 _AS_STORED = frozenset({"Cast", "CastLike", "BitCast", "Identity"})
 """Operators that take dtypes for which torch has storage but no arithmetic."""

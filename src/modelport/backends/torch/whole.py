@@ -22,9 +22,9 @@ import torch
 from modelport.backends.torch.dtypes import NARROW, from_numpy, torch_dtype
 from modelport.backends.torch.registry import CannotBuild
 from modelport.backends.torch.traced import is_text
-from modelport.graph.expr import Expr, parse
 from modelport.graph.host import HostNode
-from modelport.graph.upgrade import STABLE_OPSET
+from modelport.graph.shapes.expr import Expr, parse
+from modelport.graph.upgrade.to_newest import STABLE_OPSET
 
 TEXT = torch.uint8
 """The dtype of the tensors that stand for strings while a model is traced; only these modules touch them."""

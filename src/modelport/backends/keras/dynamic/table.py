@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from modelport.backends.keras.ops.registry import Op
-from modelport.graph.layout import DOMAIN as CHANNELS_LAST
+from modelport.graph.layout.channels_last import DOMAIN as CHANNELS_LAST
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

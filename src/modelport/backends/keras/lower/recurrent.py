@@ -11,7 +11,7 @@ from modelport.backends.keras.layers import keras_class
 from modelport.backends.keras.lower.context import Context
 from modelport.backends.keras.lower.masked import gathered, last, spread, steps
 from modelport.backends.keras.lower.table import layer, row_of
-from modelport.graph.recurrent import Recurrent, emit_recurrent
+from modelport.graph.layers.recurrent_emit import Recurrent, emit_recurrent
 
 _KINDS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 

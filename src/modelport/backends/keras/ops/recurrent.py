@@ -10,7 +10,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.registry import CannotBuild, op
 from modelport.backends.keras.ops.tensors import cast, part, plus, size
-from modelport.graph.recurrent import GATES
+from modelport.graph.layers.recurrent_emit import GATES
 
 Cell = Callable[[Any, list[Any]], list[Any]]
 """Takes one step's input (batch, features) and the states, gives the new states; the first one is the output."""

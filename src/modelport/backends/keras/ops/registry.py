@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from modelport.graph.layout import DOMAIN as CHANNELS_LAST
+from modelport.graph.layout.channels_last import DOMAIN as CHANNELS_LAST
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from modelport.graph.layers.provenance import ZERO, Provenance, is_zero, trace
+from modelport.graph.layers.recurrent_emit import GATES
+from modelport.graph.layers.stacked import merge_batch_first, merge_stacks, take_last_states
 from modelport.graph.names import dotted, unique_name
 from modelport.graph.normal import drop_dead_nodes
-from modelport.graph.provenance import ZERO, Provenance, is_zero, trace
-from modelport.graph.recurrent import GATES
 from modelport.graph.splice import BUILD_DOMAIN, insert, ints, merge_into, replace_outputs
-from modelport.graph.stacked_layers import merge_batch_first, merge_stacks, take_last_states
 from modelport.graph.weights import Role, roles, set_roles
 
 _ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}

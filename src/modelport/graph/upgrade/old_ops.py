@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.rewriting import Rewrite, Rewriter
+from modelport.graph.upgrade.rewriting import Rewrite, Rewriter
 
 OLD: dict[str, tuple[int, Rewriter]] = {}
 """By operator: the opset from which on its form is left to the converter, and what writes an older one anew."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from modelport.graph.expr import Size
-from modelport.graph.shape_info import ShapeInfo, record
+from modelport.graph.shapes.expr import Size
+from modelport.graph.shapes.info import ShapeInfo, record
 
 Walk = Callable[[ir.Graph], None]
 """Infers the nodes of a graph whose inputs are recorded."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.attention_masks import Masks, bare_condition, constant_of, only_sighted, share_masks
+from modelport.graph.layers.attention_masks import Masks, bare_condition, constant_of, only_sighted, share_masks
 from modelport.graph.splice import BUILD_DOMAIN, insert, is_op, only_use, replace_outputs, scalar
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from modelport.graph.axis_groups import Group, axis_groups, joined_order
-from modelport.graph.axis_rules import int_attribute, nothing, reordered, set_axis
-from modelport.graph.relayout import (
+from modelport.graph.layout.axis_groups import Group, axis_groups, joined_order
+from modelport.graph.layout.axis_rules import int_attribute, nothing, reordered, set_axis
+from modelport.graph.layout.relayout import (
     Dims,
     Perm,
     Relayout,

@@ -8,12 +8,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
-from modelport.graph.contrib_attention import ATTENTION
-from modelport.graph.contrib_fused import FUSED
-from modelport.graph.contrib_quantized import QUANTIZED
-from modelport.graph.rewriting import Rewrite, apply
-from modelport.graph.shape_info import ShapeInfo
-from modelport.graph.shapes import infer
+from modelport.graph.shapes.infer import infer
+from modelport.graph.shapes.info import ShapeInfo
+from modelport.graph.upgrade.contrib_attention import ATTENTION
+from modelport.graph.upgrade.contrib_fused import FUSED
+from modelport.graph.upgrade.contrib_quantized import QUANTIZED
+from modelport.graph.upgrade.rewriting import Rewrite, apply
 
 DOMAIN = "com.microsoft"
 

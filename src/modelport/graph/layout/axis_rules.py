@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.relayout import (
+from modelport.graph.layout.relayout import (
     Perm,
     Relayout,
     Rule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from modelport.graph.rewriting import Rewrite, Rewriter
+from modelport.graph.upgrade.rewriting import Rewrite, Rewriter
 
 
 def attention(site: Rewrite) -> ir.Value:

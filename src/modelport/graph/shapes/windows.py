@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelport.graph.expr import Size, floordiv, minimum
-from modelport.graph.shape_info import Dims, Site
+from modelport.graph.shapes.expr import Size, floordiv, minimum
+from modelport.graph.shapes.info import Dims, Site
 
 
 @dataclass(frozen=True)

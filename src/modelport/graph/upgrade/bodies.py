@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from modelport.graph.inline import replace_node, splice_graph
-from modelport.graph.shapes import infer
+from modelport.graph.shapes.infer import infer
 from modelport.graph.subgraphs import captured, subgraphs
 
 TRAINING = "ai.onnx.preview.training"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from modelport.graph.rewriting import Rewrite, Rewriter
+from modelport.graph.upgrade.rewriting import Rewrite, Rewriter
 
 FUSED: dict[str, Rewriter] = {}
 

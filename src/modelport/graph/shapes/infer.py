@@ -16,13 +16,13 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
-from modelport.graph.expr import Expr, Size, parse
-from modelport.graph.shape_info import FOLLOWED, MAX_ELEMENTS, ShapeInfo, Site, Source, as_objects, record, stated_dim
-from modelport.graph.shape_rules import RULES
-from modelport.graph.shape_subgraphs import SUBGRAPHS
-from modelport.graph.shape_untold import UNTOLD, Typed
-from modelport.graph.shape_values import VALUES
-from modelport.graph.shape_windows import WINDOWS
+from modelport.graph.shapes.bodies import SUBGRAPHS
+from modelport.graph.shapes.expr import Expr, Size, parse
+from modelport.graph.shapes.info import FOLLOWED, MAX_ELEMENTS, ShapeInfo, Site, Source, as_objects, record, stated_dim
+from modelport.graph.shapes.rules import RULES
+from modelport.graph.shapes.untold import UNTOLD, Typed
+from modelport.graph.shapes.values import VALUES
+from modelport.graph.shapes.windows import WINDOWS
 from modelport.graph.weights import roles
 
 __all__ = ["ShapeInfo", "Source", "infer"]

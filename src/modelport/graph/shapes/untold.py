@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from modelport.graph.expr import Size
-from modelport.graph.shape_info import Site
+from modelport.graph.shapes.expr import Size
+from modelport.graph.shapes.info import Site
 
 Typed = tuple[ir.TypeProtocol | None, Sequence[Size | None] | None]
 

@@ -11,8 +11,8 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.expr import Size, ceil, exact_div, floor, floordiv, is_at_least, maximum, minimum, product
-from modelport.graph.shape_info import Dims, Site
+from modelport.graph.shapes.expr import Size, ceil, exact_div, floor, floordiv, is_at_least, maximum, minimum, product
+from modelport.graph.shapes.info import Dims, Site
 
 Rule = Callable[[Site], Sequence[Sequence[Size | None] | None] | None]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from modelport.graph.activations import recognize_activations
-from modelport.graph.attention import recognize_attention
-from modelport.graph.attention_views import straighten_attention
+from modelport.graph.layers.activations import recognize_activations
+from modelport.graph.layers.attention import recognize_attention
+from modelport.graph.layers.attention_views import straighten_attention
+from modelport.graph.layers.norms import recognize_layer_norm, recognize_rms_norm
+from modelport.graph.layers.recurrent import recognize_recurrent
 from modelport.graph.normal import drop_dead_nodes
-from modelport.graph.norms import recognize_layer_norm, recognize_rms_norm
 from modelport.graph.padding import absorb_pads
-from modelport.graph.recurrent_layers import recognize_recurrent
 from modelport.graph.splice import BUILD_DOMAIN, is_op, only_use, replace_outputs
 from modelport.graph.weights import roles
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.expr import Size
+from modelport.graph.shapes.expr import Size
 from modelport.graph.splice import BUILD_DOMAIN, ints
 from modelport.graph.views import Factor, Step, View, sizes_of, steps
 from modelport.graph.views import target as target_of

@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature, TensorSpec
-from modelport.graph.layers import recognize_layers
-from modelport.graph.layout import CHANNELS_LAST, cancel_transposes, channels_last, laid_out
+from modelport.graph.layers.recognize import recognize_layers
+from modelport.graph.layout.channels_last import CHANNELS_LAST, cancel_transposes, channels_last, laid_out
+from modelport.graph.layout.relayout import Perm, inverse, rank_of
 from modelport.graph.normal import normalize
-from modelport.graph.relayout import Perm, inverse, rank_of
 from modelport.graph.signature import graph_inputs, read_signature, write_signature
 
 

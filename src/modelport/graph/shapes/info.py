@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.expr import Expr, Size, parse, symbol
+from modelport.graph.shapes.expr import Expr, Size, parse, symbol
 
 Dims = tuple[Size, ...]
 

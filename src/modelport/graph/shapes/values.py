@@ -14,8 +14,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.expr import Expr, Size, ceil, exact_div, floor, floordiv, is_at_least, is_known, maximum, minimum
-from modelport.graph.shape_info import MAX_ELEMENTS, Site, as_objects, object_array
+from modelport.graph.shapes.expr import (
+    Expr,
+    Size,
+    ceil,
+    exact_div,
+    floor,
+    floordiv,
+    is_at_least,
+    is_known,
+    maximum,
+    minimum,
+)
+from modelport.graph.shapes.info import MAX_ELEMENTS, Site, as_objects, object_array
 
 Arrays = Sequence[np.ndarray | None] | None
 Rule = Callable[[Site], Arrays]

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
-from modelport.graph.expr import Size
-from modelport.graph.shape_info import ShapeInfo
+from modelport.graph.shapes.expr import Size
+from modelport.graph.shapes.info import ShapeInfo
 
 NORMAL_OPSET = onnx.defs.onnx_opset_version()
 """The opset of the normal form: the newest that the installed onnx knows."""

@@ -11,11 +11,11 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
-from modelport.graph import old_ops
-from modelport.graph.old_scan import nest_batched_scans
-from modelport.graph.rewriting import NORMAL_OPSET, Rewrite, apply
-from modelport.graph.shape_info import ShapeInfo
-from modelport.graph.shapes import infer
+from modelport.graph.shapes.infer import infer
+from modelport.graph.shapes.info import ShapeInfo
+from modelport.graph.upgrade import old_ops
+from modelport.graph.upgrade.old_scan import nest_batched_scans
+from modelport.graph.upgrade.rewriting import NORMAL_OPSET, Rewrite, apply
 
 __all__ = ["NORMAL_OPSET", "STABLE_OPSET", "upgrade"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelport.graph.relayout import Dims, Perm
+from modelport.graph.layout.relayout import Dims, Perm
 
 
 @dataclass(frozen=True)

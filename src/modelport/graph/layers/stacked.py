@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from modelport.graph.recurrent import GATES
+from modelport.graph.layers.recurrent_emit import GATES
 from modelport.graph.splice import BUILD_DOMAIN, insert, ints, merge_into, only_use, replace_outputs, scalar, take_place
 
 _SWAP = (1, 0, 2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.rewriting import Rewrite, Rewriter
+from modelport.graph.upgrade.rewriting import Rewrite, Rewriter
 
 QUANTIZED: dict[str, Rewriter] = {}
 

@@ -35,9 +35,9 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from modelport.graph.axis_rules import AXIS_RULES, elementwise, weight_behind
-from modelport.graph.rank_rules import RANK_RULES
-from modelport.graph.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, is_read, rank_of
+from modelport.graph.layout.axis_rules import AXIS_RULES, elementwise, weight_behind
+from modelport.graph.layout.rank_rules import RANK_RULES
+from modelport.graph.layout.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, is_read, rank_of
 from modelport.graph.weights import roles
 
 DOMAIN = "modelport.channels_last"

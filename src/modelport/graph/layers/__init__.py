@@ -1,0 +1,1 @@
+"""Layers found in a graph: what operators and weights together were written as."""
