@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -222,6 +223,9 @@ def campaign(name: str | None, first: int, count: int, longest: int = 12) -> Fin
         if backend is not None and told not in ("", REFUSAL):
             findings.failures.append(_failure(backend, example, told, first))
         forget_sessions()
+        if findings.examples == 1:
+            # The framework stays: a collection need not walk it again after every graph.
+            gc.freeze()
 
     agree()
     return findings
