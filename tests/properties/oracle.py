@@ -62,6 +62,10 @@ ONNX Runtime is the oracle for them.
 _PLACED_OTHERWISE = (b"align_corners", b"pytorch_half_pixel", b"half_pixel_symmetric")
 
 RUNTIME_IS_WRONG: dict[str, tuple[Condition, str]] = {
+    "Attention": (
+        lambda node, opset: bool(_setting(node, "is_causal", 0)) and len(node.input) > 4 and bool(node.input[4]),
+        "a single query sees all keys, also those behind the causal diagonal",
+    ),
     "Resize": (
         lambda node, opset: (
             (place := _setting(node, "coordinate_transformation_mode", b"half_pixel")) in _PLACED_OTHERWISE
