@@ -244,6 +244,19 @@ def test_torchscript_crosses() -> None:
     assert set(roles(graph)) == set(BACKEND.parameters(net))
 
 
+def test_torchscript_crosses_with_inputs_by_name() -> None:
+    class Gated(nn.Module):
+        def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None, by: torch.Tensor | None = None) -> Any:
+            return x * (1 if gate is None else gate) + (0 if by is None else by)
+
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    net = torch.jit.trace(Gated(), (x, y))
+    graph = exported(net, {"gate": y, "x": x}).graph
+    assert [value.name for value in graph.graph.inputs] == ["x", "gate"]
+    with pytest.raises(UnsupportedModelError, match="by its inputs' positions, and by come by name"):
+        exported(torch.jit.script(Gated()), {"x": x, "by": y})
+
+
 def test_a_decision_by_values_is_refused_with_its_line() -> None:
     class Deciding(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -278,16 +291,6 @@ def test_an_operator_without_an_onnx_form_is_named_with_its_line() -> None:
     with pytest.raises(UnsupportedOpError, match=r"test_export.py:\d+: return torch.linalg.eigvals") as error:
         exported(Spectral(), torch.randn(2, 3, 3))
     assert error.value.op_type == "aten.linalg_eig"
-
-
-def test_a_setting_that_follows_the_batch_is_refused_with_its_line() -> None:
-    class PerExample(nn.Module):
-        def forward(self, x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-            folded = x.reshape(1, -1, *x.shape[2:])
-            return nn.functional.conv2d(folded, kernels.flatten(0, 1), groups=x.shape[0]).reshape(x.shape[0], 4, 3, 3)
-
-    with pytest.raises(UnsupportedModelError, match=r"test_export.py:\d+: return nn.functional.conv2d.*fixed number"):
-        exported(PerExample(), (torch.randn(2, 3, 5, 5), torch.randn(2, 4, 3, 3, 3)))
 
 
 def test_a_loop_over_a_number_that_is_computed_is_refused_with_its_line() -> None:

@@ -19,7 +19,7 @@ import onnxscript
 import torch
 from torch.overrides import TorchFunctionMode
 
-from modelport.backends.torch import indexing, pooling, whole
+from modelport.backends.torch import convolution, indexing, pooling, whole
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.layers.recurrent_emit import emit_recurrent
 
@@ -93,7 +93,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table[torch.ops.aten.sort.stable] = _stable_sort
     table[torch.ops.aten.rsub.Scalar] = _taken_from
     table[torch.ops.modelport.whole.default] = whole.translate
-    return table | pooling.TRANSLATIONS | indexing.TRANSLATIONS
+    return table | convolution.TRANSLATIONS | pooling.TRANSLATIONS | indexing.TRANSLATIONS
 
 
 def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from modelport.backends.torch.attention_rates import restore_rates
+from modelport.backends.torch.convolution import keep_groups
 from modelport.backends.torch.failures import explain
 from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
 from modelport.backends.torch.outputs import plain_tree
@@ -135,9 +136,14 @@ def _convertible(native: Any, example: Arrays, signature: Signature) -> nn.Modul
     from torch._export.converter import TS2EPConverter
 
     call = _call(native, example, signature)
+    if call.kwargs:
+        raise UnsupportedModelError(
+            f"torch converts a TorchScript module by its inputs' positions, and {', '.join(call.kwargs)} come by name: "
+            "pass an example of every input before them too, or export the nn.Module it was scripted from."
+        )
     try:
         with evaluating(module), torch.no_grad():
-            return TS2EPConverter(module, call.args, call.kwargs or None).convert().module(check_guards=False)
+            return TS2EPConverter(module, call.args).convert().module(check_guards=False)
     except Exception as exc:
         raise UnsupportedModelError(
             f"torch cannot convert this TorchScript module: {type(exc).__name__}: {exc}. "
@@ -180,6 +186,7 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
         return _keep_dropout(node, name)
     if namespace == "aten":
         keep_pooling(node)
+        keep_groups(node)
     if node.target is torch.ops.aten.view.default:
         # Whether the elements lie side by side says nothing in a graph, and an operator of ours may lay them otherwise.
         node.target = torch.ops.aten.reshape.default
