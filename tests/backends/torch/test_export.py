@@ -246,8 +246,11 @@ def test_torchscript_crosses() -> None:
 
 def test_torchscript_crosses_with_inputs_by_name() -> None:
     class Gated(nn.Module):
-        def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None, by: torch.Tensor | None = None) -> Any:
-            return x * (1 if gate is None else gate) + (0 if by is None else by)
+        def forward(
+            self, x: torch.Tensor, gate: torch.Tensor | None = None, by: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            x = x if gate is None else x * gate
+            return x if by is None else x + by
 
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     net = torch.jit.trace(Gated(), (x, y))

@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -167,6 +168,8 @@ def call_module(module: nn.Module, call: Call) -> Any:
 def native_call(native: Any, example: Any) -> Call:
     """An example as positional and keyword arguments of tensors; keywords in the order of `forward`'s parameters.
 
+    What TorchScript takes is positional as far as it can be.
+
     Raises:
         SignatureError: there is no example, or it holds something other than tensors, arrays and None.
     """
@@ -181,7 +184,12 @@ def native_call(native: Any, example: Any) -> Call:
         return Call(tuple(_tensor_tree(item, f"argument {i}") for i, item in enumerate(example)), {})
     parameters = forward_parameters(native)
     if isinstance(example, Mapping) and example and set(example) <= set(parameters):
-        return Call((), {key: _tensor_tree(example[key], key) for key in parameters if key in example})
+        given = {key: _tensor_tree(example[key], key) for key in parameters if key in example}
+        if not isinstance(as_module(native), torch.jit.ScriptModule):
+            return Call((), given)
+        # torch's converter of TorchScript takes inputs by position only.
+        leading = tuple(given.pop(key) for key in takewhile(example.__contains__, parameters))
+        return Call(leading, given)
     return Call((_tensor_tree(example, "argument 0"),), {})
 
 
