@@ -146,3 +146,11 @@ def test_a_model_that_is_there_already_is_placed_as_it_is() -> None:
 def test_a_device_that_does_not_exist_is_named_with_those_that_do() -> None:
     with pytest.raises(DataError, match="cpu:0"):
         BACKEND.place(in_keras.net("mlp"), "cuda:7")
+
+
+def test_inputs_that_the_model_cannot_take_are_told_with_their_sizes() -> None:
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(2)(x))
+    signature = Signature((TensorSpec("x", "float32", ("batch", "n")),), (TensorSpec("y", "float32", ("batch", 2)),))
+    with pytest.raises(SignatureError, match=r"Functional cannot be called with inputs x: float32\(2, 5\)"):
+        BACKEND.run(model, {"x": np.ones((2, 5), np.float32)}, signature)

@@ -163,12 +163,24 @@ def _pairs(tree: Tree, values: Any, signature: Signature) -> Iterator[tuple[str,
 
 
 def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
-    """The outputs in inference mode, by the signature's names."""
+    """The outputs in inference mode, by the signature's names.
+
+    Raises:
+        SignatureError: the model cannot be called with the inputs; the message names the line.
+    """
     from modelport.backends.keras.border import to_array, to_tensor
 
     tensors = {name: to_tensor(value) for name, value in inputs.items()}
-    with _device(native):
-        outputs = call(native, tensors, signature)
+    try:
+        with _device(native):
+            outputs = call(native, tensors, signature)
+    except ModelPortError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        shapes = [f"{name}: {np.asarray(value).dtype}{np.shape(value)}" for name, value in inputs.items()]
+        raise SignatureError(
+            f"{type(native).__name__} cannot be called with inputs {', '.join(shapes)}{_place(error)}: {_told(error)}"
+        ) from error
     found = by_name(outputs, signature)
     return {spec.name: to_array(found[spec.name], _element(spec)) for spec in signature.outputs}
 
@@ -263,10 +275,14 @@ def trace(native: Any, signature: Signature) -> Any:
     except ModelPortError:
         raise
     except Exception as error:  # whatever the model's own code raises
-        told = re.sub(r"\x1b\[\d+m", "", str(error))
         raise UnsupportedModelError(
-            f"{type(native).__name__} cannot be traced by TensorFlow{_place(error)}: {told}"
+            f"{type(native).__name__} cannot be traced by TensorFlow{_place(error)}: {_told(error)}"
         ) from error
+
+
+def _told(error: Exception) -> str:
+    """What an error says, without the colours that Keras gives to it."""
+    return re.sub(r"\x1b\[\d+m", "", str(error))
 
 
 def _place(error: Exception) -> str:
