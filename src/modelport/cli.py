@@ -10,11 +10,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelport.core.errors import DataError, ModelPortError
+
+if TYPE_CHECKING:
+    from modelport.verbs.dynamic import Dynamic
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,11 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     transfer.add_argument("output", help="where to write; the suffix says the format (.mport, .onnx, .keras, .pt2, …)")
     transfer.add_argument("--to", help="the backend to go to; the output's suffix decides where it is not given")
     _loading(transfer)
+    _sizes(transfer)
 
     check = _command(commands, "check", _check, "what a transfer would keep, drop or refuse")
     check.add_argument("model")
     check.add_argument("--to", required=True, help="the backend it would go to")
     _loading(check)
+    _sizes(check)
 
     compare = _command(commands, "compare", _compare, "parity of two models' outputs and gradients")
     compare.add_argument("model")
@@ -71,6 +76,35 @@ def _loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trust", action="store_true", help="open a file even if it could run code")
 
 
+def _sizes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dynamic",
+        action="append",
+        default=[],
+        metavar="[INPUT:]AXIS=NAME",
+        help="an axis of every input, or of one, that may have any size, as in 1=sequence; may be given again",
+    )
+
+
+def _dynamic(given: Sequence[str]) -> Dynamic:
+    """What `dynamic=` of a verb takes: names by axis for every input, and in a dict for one."""
+    named: dict[int | str, Any] = {}
+    for text in given:
+        where, _, name = text.rpartition("=")
+        of, _, axis = where.rpartition(":")
+        try:
+            number = int(axis)
+        except ValueError:
+            number = None
+        if number is None or not name:
+            raise DataError(f"--dynamic {text}: not an axis and its name, as in 1=sequence or input:1=sequence")
+        if of:
+            named.setdefault(of, {})[number] = name
+        else:
+            named[number] = name
+    return named
+
+
 def _example(path: str | None) -> Any:
     if path is None:
         return None
@@ -87,7 +121,8 @@ def _example(path: str | None) -> Any:
 def _subject(options: argparse.Namespace, path: str) -> Any:
     from modelport.verbs.subject import subject
 
-    return subject(path, example=_example(options.example), trust=options.trust)
+    dynamic = _dynamic(getattr(options, "dynamic", ()))
+    return subject(path, example=_example(options.example), dynamic=dynamic, trust=options.trust)
 
 
 def _transfer(options: argparse.Namespace) -> tuple[Any, bool]:

@@ -81,3 +81,41 @@ def test_a_refusal_is_one_message_and_status_two(tmp_path: Path, capsys: pytest.
     (tmp_path / "model.xyz").write_bytes(b"?")
     assert main(["inspect", str(tmp_path / "model.xyz")]) == 2
     assert capsys.readouterr().err.startswith("FormatError: ")
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A TorchScript file and an example of two inputs of six steps, as the arguments that open it."""
+    import torch
+
+    class Masked(torch.nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return ids * mask
+
+    folder = tmp_path_factory.mktemp("traced")
+    example = {"ids": np.ones((2, 6), "float32"), "mask": np.ones((2, 6), "float32")}
+    torch.jit.trace(Masked(), tuple(torch.from_numpy(x) for x in example.values())).save(folder / "net.pt")
+    np.savez(folder / "x.npz", **example)
+    return [str(folder / "net.pt"), "--trust", "--example", str(folder / "x.npz"), "--json"]
+
+
+@pytest.mark.parametrize("sizes", [["1=n"], ["ids:1=n", "mask:1=n"], ["1=steps", "mask:1=n", "ids:1=n"], ["-1=n"]])
+def test_an_axis_may_be_named_that_has_any_size(
+    traced: list[str], sizes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [f"--dynamic={size}" for size in sizes]
+    path = tmp_path / "net.onnx"
+    assert main(["check", *traced, "--to", "onnx", *named]) == 0
+    assert main(["transfer", traced[0], str(path), *traced[1:], *named]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(path), "--json"]) == 0
+    assert "float32(batch, n)" in _answer(capsys)["signature"]
+
+
+@pytest.mark.parametrize("size", ["sequence", "x=sequence", "ids:=sequence", "1="])
+def test_what_names_no_axis_is_refused(traced: list[str], size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *traced, "--to", "onnx", "--dynamic", size]) == 2
+    assert (
+        _answer(capsys)["message"]
+        == f"--dynamic {size}: not an axis and its name, as in 1=sequence or input:1=sequence"
+    )

@@ -12,8 +12,8 @@ from modelport.core.errors import ModelPortError, SignatureError, UnsupportedMod
 from modelport.core.model import Model
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
 
-Dynamic = Mapping[int, str] | Mapping[str, Mapping[int, str]]
-"""Names of axes: `{1: "sequence"}` for every input that has that axis, or `{"input_ids": {1: "sequence"}}`."""
+Dynamic = Mapping[int, str] | Mapping[str, Mapping[int, str]] | Mapping[int | str, str | Mapping[int, str]]
+"""Names of axes: `{1: "sequence"}` for every input that has that axis, `{"input_ids": {1: "sequence"}}`, or both."""
 
 
 def with_dynamic(model: Model, dynamic: Dynamic, inputs: Arrays) -> Model:
