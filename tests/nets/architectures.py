@@ -39,7 +39,7 @@ CLASSIFICATION = {
     "efficientnet_b0": _net(),
     "efficientnet_v2_s": _net(),
     "googlenet": _net(aux_logits=True, init_weights=False),
-    "inception_v3": _net(96, aux_logits=False, init_weights=False),
+    "inception_v3": _net(128, aux_logits=False, init_weights=False),
     "maxvit_t": _net(224),
     "mnasnet0_5": _net(),
     "mobilenet_v2": _net(),
