@@ -167,6 +167,29 @@ FINDINGS = {
             s = Shape(x) y = Div(one, s) z = Div(s, two)
         }"""
     ),
+    "an empty sequence is filled in a loop": Found(
+        """g (float[4, n] x, int64[4, 2] places) => (int64[a] y, float[b, c, d] z) <int64 first = {0}> {
+            parts = SplitToSequence(x)
+            mapped = SequenceMap(parts) <
+                body = b (float[e, f] i) => (float[g, h] o) { o = Transpose<perm = [1, 0]>(i) }
+            >
+            part = SequenceAt(mapped, first) y = Shape(part) z = Gather<axis = 0>(part, places)
+        }""",
+        most=1,
+    ),
+    "a state of a loop grows, and what follows from it": Found(
+        """g (float[n] x, float[n, t] y, int64 trips) => (float[a] p, float[b, c] q, int64[2, 2] shapes) {
+            p, q, shapes = Loop(trips, , x, y) <body = b (int64 i, bool c, float[d] u, float[e, f] v) =>
+                (bool go, float[g] wide, float[h, j] tall, int64[2] shape) {
+                go = Identity(c) wide = Concat<axis = 0>(u, u) shape = Shape(v) tall = Concat<axis = 0>(v, v)
+            }>
+        }""",
+    ),
+    "one element is gathered by its whole place": Found(
+        """g (float[t] x) => (float[a] y) <int64[1] place = {-2}> {
+            one = GatherND(x, place) most = ReduceMax<keepdims = 0>(one) y = Add(x, most)
+        }"""
+    ),
     "numbers up to one that lies before the first": Found(
         "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
     ),

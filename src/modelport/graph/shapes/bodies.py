@@ -34,25 +34,36 @@ def _loop(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
     scalar = [ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.BOOL)]
     for value, kind in zip(body.inputs[:2], scalar, strict=True):
         info.set(value, kind, ())
-    starts: list[tuple[ir.TypeProtocol | None, Sequence[Size | None] | None]] = [
-        _of(node.inputs[2 + index], info) for index in range(states)
-    ]
-    for _ in range(2):
-        for value, (kind, dims) in zip(body.inputs[2:], starts, strict=True):
+    starts = [_of(node.inputs[2 + index], info) for index in range(states)]
+    empty = [info.is_empty(source) for source in node.inputs[2:]]
+    while True:
+        for value, (kind, dims), is_empty in zip(body.inputs[2:], starts, empty, strict=True):
             info.set(value, kind or value.type, dims)
+            info.set_empty(value, is_empty)
         _enter(body, info, walk)
-        ends = [_dims(value, info) for value in body.outputs[1 : 1 + states]]
-        # A size that changes from one round to the next is not known; the body is inferred again without it.
-        settled: list[Typed] = [(kind, _agreed([dims, end])) for (kind, dims), end in zip(starts, ends, strict=True)]
-        if [dims for _, dims in settled] == [dims for _, dims in starts]:
+        ends = body.outputs[1 : 1 + states]
+        # A size that changes from one round to the next is not known; the body is inferred again without it. A sequence
+        # that is empty in the first round tells nothing of the elements that it gets.
+        settled = [_settled(*each, info) for each in zip(starts, empty, ends, strict=True)]
+        still_empty = [was and info.is_empty(end) for was, end in zip(empty, ends, strict=True)]
+        if [dims for _, dims in settled] == [dims for _, dims in starts] and still_empty == empty:
             break
-        starts = settled
+        starts, empty = settled, still_empty
     for index, value in enumerate(node.outputs):
         end = body.outputs[1 + index]
         dims = _dims(end, info)
         stacked = index >= states and dims is not None
         own: Sequence[Size | None] | None = (None, *dims) if stacked and dims is not None else dims
         _record_merged(value, info, end, starts[index][1] if index < states else own)
+
+
+def _settled(start: Typed, is_empty: bool, end: ir.Value, info: ShapeInfo) -> Typed:
+    """What is known of a state in every round, of which this is what it starts with and what a round makes of it."""
+    kind, dims = start
+    after = _dims(end, info)
+    if is_empty:
+        return kind, after
+    return kind, dims if info.is_empty(end) else _agreed([dims, after])
 
 
 def _scan(node: ir.Node, info: ShapeInfo, walk: Walk) -> None:
@@ -110,13 +121,13 @@ def _of(value: ir.Value | None, info: ShapeInfo) -> tuple[ir.TypeProtocol | None
     return (None, None) if value is None else (info.type(value), _dims(value, info))
 
 
-def _agreed(shapes: Sequence[Sequence[Size | None] | None]) -> list[Size | None] | None:
+def _agreed(shapes: Sequence[Sequence[Size | None] | None]) -> tuple[Size | None, ...] | None:
     """The sizes that all shapes have; `None` where they differ."""
     first, *rest = shapes
     if first is None or any(shape is None or len(shape) != len(first) for shape in rest):
         return None
     columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
-    return [column[0] if all(size == column[0] for size in column) else None for column in columns]
+    return tuple(column[0] if all(size == column[0] for size in column) else None for column in columns)
 
 
 def _record_merged(value: ir.Value, info: ShapeInfo, end: ir.Value, dims: Sequence[Size | None] | None) -> None:

@@ -56,6 +56,15 @@ class ShapeInfo:
         self._types: dict[ir.Value, ir.TypeProtocol] = {}
         self._elements: dict[ir.Value, np.ndarray] = {}
         self._held: dict[ir.Value, tuple[int | None, ...]] = {}
+        self._empty: set[ir.Value] = set()
+
+    def is_empty(self, value: ir.Value | None) -> bool:
+        """Whether a value is a sequence without elements, to which elements of any shape may be added."""
+        return value in self._empty
+
+    def set_empty(self, value: ir.Value, is_empty: bool) -> None:
+        """Record whether a value is a sequence without elements."""
+        (self._empty.add if is_empty else self._empty.discard)(value)
 
     def held(self, value: ir.Value) -> tuple[int | None, ...] | None:
         """The sizes that every element of a sequence, or what an optional holds, has; `None` where the rank is open."""
@@ -95,6 +104,9 @@ class ShapeInfo:
 
         Of what is no tensor the dims are those of its elements, which may differ in what is no number.
         """
+        # A loop's body is gone through until its states are settled: what was thought of a value before goes.
+        for found in (self._dims, self._held, self._elements):
+            found.pop(value, None)
         if kind is not None:
             self._types[value] = kind
         if isinstance(kind, (ir.SequenceType, ir.OptionalType)):
@@ -125,6 +137,7 @@ class ShapeInfo:
             self._elements[value] = self._elements[other]
         if other in self._held:
             self._held[value] = self._held[other]
+        self.set_empty(value, self.is_empty(other))
 
     def write(self) -> None:
         """Put the types and shapes found on the values of the graph."""

@@ -251,6 +251,25 @@ def top_k(site: Site) -> Sequence[Sequence[Size | None]] | None:
     return [(*data[:axis], None if k is None else k[0], *data[axis + 1 :])] * 2
 
 
+@rule("GatherND")
+def gather_nd(site: Site) -> Sequence[Dims] | None:
+    data, indices, batch = site.dims(0), site.dims(1), site.attr("batch_dims", 0)
+    if data is None or not indices or not isinstance(depth := indices[-1], int):
+        return None
+    return [(*indices[:-1], *data[batch + depth :])]
+
+
+@rule("SequenceEmpty")
+def sequence_empty(site: Site) -> None:
+    site.info.set_empty(site.node.outputs[0], True)
+
+
+@rule("SequenceInsert")
+def sequence_insert(site: Site) -> Sequence[Dims | None] | None:
+    """The first element tells of what shape they are; ONNX takes an empty sequence for one that may hold any."""
+    return [site.dims(1)] if site.info.is_empty(site.node.inputs[0]) else None
+
+
 @rule("Resize")
 def resize(site: Site) -> Sequence[Dims] | None:
     data = site.dims(0)
