@@ -123,7 +123,7 @@ def test_normalisation_and_gelu_are_single_operators_and_batch_norm_keeps_its_mo
 
 
 def test_what_the_graph_says_otherwise_than_torch_is_noted() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2, momentum=None), nn.Dropout2d(0.5)).eval()
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2, momentum=None), nn.AlphaDropout(0.5)).eval()
     notes = exported(net, torch.randn(2, 1, 4, 4)).notes
     assert {(note.kind, note.where) for note in notes} == {("changed", "1"), ("changed", "2")}
 

@@ -14,7 +14,7 @@ from modelport.backends.keras import build_recurrent as _recurrent  # noqa: F401
 from modelport.backends.keras.absorb import Absorption, Owned, Weight
 from modelport.backends.keras.assembly import assemble
 from modelport.backends.keras.border import carrier_array
-from modelport.backends.keras.build_layers import LAYERS, Place, dropout
+from modelport.backends.keras.build_layers import DROPOUTS, LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
 from modelport.backends.keras.dynamic.evaluate import attributes, kinds, used
 from modelport.backends.keras.dynamic.table import DYNAMIC
@@ -265,7 +265,7 @@ class Program:
 
     def _layer(self, node: ir.Node) -> Any:
         """The node as a call of a layer that owns its weights; `None` where there is no such layer."""
-        if node.op_type == "Dropout" and not node.domain:
+        if (node.domain, node.op_type) in DROPOUTS:
             return dropout(self, node, self.tensor(node.inputs[0]))
         if node in self._heads:
             return self._with_heads(node, self._heads[node])

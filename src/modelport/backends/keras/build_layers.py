@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_ir as ir
@@ -13,8 +14,10 @@ from modelport.backends.keras.absorb import Owned, constant, is_filled
 from modelport.backends.keras.ops.conv import Numbers, cropped, dilated, explicit_pads, has_kernel, transpose_pads
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import dtype, positive, rank, sizes
+from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
 from modelport.graph.layout.channels_last import DOMAIN as CHANNELS_LAST
 from modelport.graph.names import scoped
+from modelport.graph.splice import BUILD_DOMAIN
 
 if TYPE_CHECKING:
     from modelport.backends.keras.build import Program
@@ -248,6 +251,9 @@ def prelu(place: Place, x: Any) -> Any:
     return place.layer(layers.PReLU, shared_axes=shared or None, like=x)(x)
 
 
+DROPOUTS = frozenset({("", "Dropout"), (BUILD_DOMAIN, SPATIAL_DROPOUT)})
+
+
 def dropout(program: Program, node: ir.Node, x: Any) -> Any:
     """A layer for a Dropout whose ratio is known and whose mask nobody reads; `None` for others."""
     ratio = constant(node, 1)
@@ -257,12 +263,28 @@ def dropout(program: Program, node: ir.Node, x: Any) -> Any:
         or len(node.inputs) > 2
     ):
         return None
-    return dropped(program, node, x, 0.5 if ratio is None else float(ratio.reshape(())))
+    axes = tuple(node.attributes.get_ints("axes", ()))
+    return dropped(program, node, x, 0.5 if ratio is None else float(ratio.reshape(())), axes)
 
 
-def dropped(program: Program, node: ir.Node, x: Any, ratio: float) -> Any:
-    """A tensor behind a Dropout layer of a node's name."""
+def dropped(program: Program, node: ir.Node, x: Any, ratio: float, axes: tuple[int, ...] = ()) -> Any:
+    """A tensor behind a Dropout layer of a node's name, which drops whole slices along some axes."""
     name = scoped(node.name or "dropout")
-    made = layers.Dropout(ratio, name=program.names.fresh(name), dtype=dtype(x))
+    made = _dropout_layer(rank(x), axes)(ratio, name=program.names.fresh(name), dtype=dtype(x))
     program.keep(made)
     return made(x)
+
+
+_SPATIAL_DROPOUTS = {4: layers.SpatialDropout2D, 5: layers.SpatialDropout3D}
+
+
+def _dropout_layer(rank: int, axes: tuple[int, ...]) -> Callable[..., Any]:
+    """What drops elements of tensors of a rank, all along some axes together."""
+    if not axes:
+        return layers.Dropout
+    if rank == 3 and axes == (1,):
+        return layers.SpatialDropout1D
+    for data_format, first in (("channels_last", 1), ("channels_first", 2)):
+        if rank in _SPATIAL_DROPOUTS and axes == tuple(range(first, first + rank - 2)):
+            return partial(_SPATIAL_DROPOUTS[rank], data_format=data_format)
+    return partial(layers.Dropout, noise_shape=tuple(1 if axis in axes else None for axis in range(rank)))

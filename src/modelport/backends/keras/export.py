@@ -20,9 +20,11 @@ from modelport.backends.keras.structure import dims, dtype_name
 from modelport.core.backend import Exported
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
+from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT, standard_nodes
 from modelport.graph.layout.channels_last import cancel_transposes
 from modelport.graph.scopes import name_calls, name_values
 from modelport.graph.signature import ir_dtype, write_signature
+from modelport.graph.splice import BUILD_DOMAIN
 from modelport.graph.weights import set_roles
 
 _IR_VERSION = 10
@@ -135,19 +137,31 @@ def _finish(model: ir.Model, lowering: Lowering, signature: Signature, table: tu
         for value in lowering.parameter(weight):
             model.graph.initializers.add(value)
     set_roles(model, {name: weight.role for weight in table for name in weight.names})
-    model.graph.opset_imports["modelport"] = 1
+    model.graph.opset_imports[BUILD_DOMAIN] = 1
     ShapeInferencePass()(model)
     cancel_transposes(model)
     for graph in (model.graph, *inner):
         expand_linear(graph)
-    del model.graph.opset_imports["modelport"]
+        expand_dropout(graph)
+    del model.graph.opset_imports[BUILD_DOMAIN]
     name_calls(model.graph)
     name_values(model.graph)
 
 
+def expand_dropout(graph: ir.Graph) -> None:
+    """Write every `SpatialDropout` as the product with dropped ones; in place."""
+    for node in [node for node in graph if (node.domain, node.op_type) == (BUILD_DOMAIN, SPATIAL_DROPOUT)]:
+        made, (result,) = standard_nodes(node), node.outputs
+        last = made[-1].outputs[0]
+        last.name, last.type, last.shape = result.name, result.type, result.shape
+        for each in made:
+            each.meta.update(node.meta)
+        ir.convenience.replace_nodes_and_values(graph, node, [node], made, [result], [last])
+
+
 def expand_linear(graph: ir.Graph) -> None:
     """Write every `Linear` as the standard operators Transpose, MatMul and Add; in place."""
-    for node in [node for node in graph if node.domain == "modelport"]:
+    for node in [node for node in graph if (node.domain, node.op_type) == (BUILD_DOMAIN, "Linear")]:
         x, weight, *bias = node.inputs
         tape = ir.tape.Tape()
         stem = (node.name or "").removesuffix("linear")

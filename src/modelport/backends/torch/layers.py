@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from modelport.backends.torch.dtypes import torch_dtype
-from modelport.backends.torch.operands import Operands, identifier
+from modelport.backends.torch.operands import Operands
 from modelport.backends.torch.padding import Window, crop_or_pad_output, pad_input
 from modelport.backends.torch.registry import CannotBuild, op
-from modelport.backends.torch.traced import Constant, Operand, Scalar, Tensor, Weight, WeightRef
-from modelport.graph.names import scoped
+from modelport.backends.torch.traced import Constant, Operand, Tensor, Weight, WeightRef
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -336,47 +335,3 @@ def _unreshaped(value: ir.Value | None, operands: Operands) -> WeightRef | None:
         value = producer.inputs[0]
     known = value is not None and value.name in operands.weights
     return WeightRef(cast(ir.Value, value), str(cast(ir.Value, value).name)) if known else None
-
-
-@op("Dropout")
-def dropout(
-    x: Tensor,
-    ratio: Scalar = 0.5,
-    training_mode: Scalar = False,
-    *,
-    seed: int | None = None,
-    node: ir.Node,
-    operands: Operands,
-) -> Any:
-    if isinstance(training_mode, Tensor) or training_mode:
-        return _drop_as_told(x, ratio, training_mode)
-    if isinstance(ratio, Tensor):
-        operands.note("dropped", node, "its ratio is computed by the model; it drops nothing when the module trains")
-        y: Any = x.clone()
-    else:
-        y = operands.call(dropout_path(node, nn.Dropout(short(ratio)), operands), x)
-    masked = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
-    return (y, torch.ones_like(x, dtype=torch.bool)) if masked else y
-
-
-def _drop_as_told(x: Tensor, ratio: Any, training: Any) -> tuple[Any, Any]:
-    """Dropout whose mode is a value of the graph, so that the module's own mode has no say."""
-    kept = torch.rand_like(x) >= ratio
-    dropped = torch.where(kept, x / (1 - ratio), torch.zeros_like(x))
-    if not isinstance(training, Tensor):
-        return dropped, kept
-    return torch.where(training, dropped, x), torch.logical_or(kept, torch.logical_not(training))
-
-
-def dropout_path(node: ir.Node, layer: nn.Dropout, operands: Operands) -> str:
-    """Where a Dropout goes: where its node's name says, or as `dropout` beside an operator that drops on its way."""
-    path = scoped(node.name or "dropout")
-    if node.op_type != "Dropout":
-        path = f"{path.rpartition('.')[0]}.dropout".lstrip(".")
-    path = ".".join(identifier(part) if not part.isdigit() else part for part in path.split("."))
-    placed = operands.weights.root.get_submodule(path) if operands.weights.has(path) else None
-    if isinstance(placed, nn.Dropout) and placed.p == layer.p:
-        return path
-    path = operands.weights.free(path) if operands.weights.is_free(path) else operands.weights.free(f"{path}.dropout")
-    operands.weights.add(path, layer)
-    return path

@@ -32,6 +32,7 @@ for _name in RECURRENT:
     _results = "(Tensor, Tensor, Tensor)" if _name == "lstm" else "(Tensor, Tensor)"
     _LIBRARY.define(f"{_name}(Tensor x, Tensor[] hx, Tensor[] params, {_REST}) -> {_results}")
 _LIBRARY.define("dropout(Tensor x, float p) -> Tensor")
+_LIBRARY.define("feature_dropout(Tensor x, float p) -> Tensor")
 _LIBRARY.define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask, float dropout_p, bool is_causal, "
     "float? scale) -> Tensor"
@@ -53,7 +54,8 @@ def _recurrent_shapes(states: int) -> Callable[..., tuple[torch.Tensor, ...]]:
 
 for _name in RECURRENT:
     torch.library.register_fake(f"{DOMAIN}::{_name}", _recurrent_shapes(2 if _name == "lstm" else 1), lib=_LIBRARY)
-torch.library.register_fake(f"{DOMAIN}::dropout", lambda x, p: torch.empty_like(x), lib=_LIBRARY)
+for _name in ("dropout", "feature_dropout"):
+    torch.library.register_fake(f"{DOMAIN}::{_name}", lambda x, p: torch.empty_like(x), lib=_LIBRARY)
 torch.library.register_fake(
     f"{DOMAIN}::attention",
     lambda query, key, value, attn_mask, dropout_p, is_causal, scale: query.new_empty(
@@ -89,6 +91,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     """What `torch.onnx.export` needs to know: an ONNX form for every operator of this room."""
     table: dict[Any, Callable[..., Any]] = {recurrent_operator(name): _placeholder(name) for name in RECURRENT}
     table[torch.ops.modelport.dropout.default] = _dropout
+    table[torch.ops.modelport.feature_dropout.default] = _feature_dropout
     table[torch.ops.modelport.attention.default] = _attention
     table[torch.ops.aten.sort.stable] = _stable_sort
     table[torch.ops.aten.rsub.Scalar] = _taken_from
@@ -116,6 +119,16 @@ def _dropout(x: Any, p: float) -> Any:
     op = onnxscript.opset21
     value, _mask = op.Dropout(x, op.Constant(value_float=p))
     return value
+
+
+def _feature_dropout(x: Any, p: float) -> Any:
+    """The first two axes are drawn for, the others dropped together: see `graph.layers.spatial_dropout`."""
+    op, rank = onnxscript.opset21, len(x.shape)
+    if rank < 3:
+        return _dropout(x, p)
+    shared = op.Constant(value=ir.serde.serialize_tensor(ir.tensor(np.arange(rank) >= 2)))
+    sizes = op.Where(shared, op.Constant(value_ints=[1]), op.Shape(x))
+    return op.Mul(x, _dropout(op.ConstantOfShape(sizes, value=_tensor_like([1.0], x)), p))
 
 
 def _attention(
@@ -150,7 +163,7 @@ def _causal_mask(op: Any, query: Any, key: Any) -> Any:
     return op.Trilu(full, op.Constant(value_int=1), upper=1)
 
 
-def _tensor_like(value: float, like: Any) -> onnx.TensorProto:
+def _tensor_like(value: float | list[float], like: Any) -> onnx.TensorProto:
     return ir.serde.serialize_tensor(ir.tensor(np.array(value, like.dtype.numpy()), like.dtype))
 
 

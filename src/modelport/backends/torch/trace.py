@@ -203,9 +203,9 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
 
 _DROPOUTS = {
     "dropout": "",
-    "feature_dropout": "whole channels are dropped together in torch, single elements in the portable graph",
+    "feature_dropout": "",
     "alpha_dropout": "torch keeps mean and variance when it drops, the portable graph does not",
-    "feature_alpha_dropout": "torch drops whole channels and keeps their mean, the portable graph does not",
+    "feature_alpha_dropout": "torch keeps mean and variance when it drops, the portable graph does not",
 }
 """The kinds of dropout, and what ONNX's Dropout does otherwise in training."""
 
@@ -217,7 +217,8 @@ def _keep_dropout(node: torch.fx.Node, name: str) -> list[Note]:
             f"the program drops values at random ({node.name}): it was exported in training mode. Call model.eval() "
             "before torch.export.export, or pass the nn.Module itself."
         )
-    node.target = torch.ops.modelport.dropout.default
+    whole = torch.ops.modelport.feature_dropout if name.startswith("feature") else torch.ops.modelport.dropout
+    node.target = whole.default
     node.args = (x, ratio)
     return [Note("changed", _owner(node) or node.name, _DROPOUTS[name])] if _DROPOUTS[name] else []
 

@@ -11,6 +11,7 @@ from modelport.graph.layers.attention import recognize_attention
 from modelport.graph.layers.attention_views import straighten_attention
 from modelport.graph.layers.norms import recognize_layer_norm, recognize_rms_norm
 from modelport.graph.layers.recurrent import recognize_recurrent
+from modelport.graph.layers.spatial_dropout import recognize_spatial_dropout
 from modelport.graph.normal import drop_dead_nodes
 from modelport.graph.padding import absorb_pads
 from modelport.graph.splice import BUILD_DOMAIN, is_op, only_use, replace_outputs
@@ -29,7 +30,8 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     - `LSTM`, `GRU`, `RNN` with the inputs (x, h0?, c0? (LSTM only), then per layer and direction: w_ih, w_hh, b_ih?,
       b_hh?), the outputs (output, h_n[, c_n]), torch's semantics and parameters, and the attributes hidden_size,
       num_layers, bidirectional, reverse, batch_first, dropout, and nonlinearity (RNN) or linear_before_reset (GRU);
-    - `Attention`, where a Dropout drops its weights: ONNX's operator with the ratio as the attribute dropout.
+    - `Attention`, where a Dropout drops its weights: ONNX's operator with the ratio as the attribute dropout;
+    - `SpatialDropout(x, ratio?)`, which drops whole slices along the attribute axes.
 
     A padding of zeros becomes the padding of the convolution or pooling after it. GELU, SiLU, layer and RMS
     normalization and attention that are written out become the ONNX operators; what stands between an attention and
@@ -49,6 +51,7 @@ def recognize_layers(model: ir.Model) -> ir.Model:
     recognize_rms_norm(model, weights)
     recognize_attention(model)
     recognize_recurrent(model)
+    recognize_spatial_dropout(model, weights)
     for node in list(model.graph.all_nodes()):
         if node.domain or node.graph is None:
             continue

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
 from modelport.graph.layout.relayout import (
     Perm,
     Relayout,
@@ -20,6 +21,7 @@ from modelport.graph.layout.relayout import (
     renumbered,
     without,
 )
+from modelport.graph.splice import BUILD_DOMAIN
 
 UNARY = """
     Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu
@@ -223,6 +225,16 @@ def cumulate(layout: Relayout, node: ir.Node) -> bool:
 # Several axes.
 
 
+def spatial_dropout(layout: Relayout, node: ir.Node) -> bool:
+    """Dropout of whole slices along the attribute `axes`."""
+    if not unary(layout, node):
+        return False
+    places = inverse(layout.perm(node.outputs[0]))
+    axes = sorted(places[axis] for axis in node.attributes["axes"].as_ints())
+    node.attributes["axes"] = ir.AttrInt64s("axes", axes)
+    return True
+
+
 def reduce(layout: Relayout, node: ir.Node) -> bool:
     """The Reduce operators, whose axes are an input."""
     value = node.inputs[0]
@@ -404,7 +416,8 @@ def _rows() -> dict[tuple[str, str], Rule]:
     rows |= {("", op_type): Rule(reduce, nothing) for op_type in REDUCE}
     rows |= {("", op_type): Rule(arg_reduce, nothing) for op_type in ("ArgMax", "ArgMin")}
     rows |= {("", op_type): Rule(normalize_last, _last_wants) for op_type in ("LayerNormalization", "RMSNormalization")}
-    return rows | {key: Rule(by_matrix, nothing) for key in (("", "MatMul"), ("modelport", "Linear"))}
+    rows[BUILD_DOMAIN, SPATIAL_DROPOUT] = Rule(spatial_dropout, like_output)
+    return rows | {key: Rule(by_matrix, nothing) for key in (("", "MatMul"), (BUILD_DOMAIN, "Linear"))}
 
 
 AXIS_RULES = _rows()

@@ -35,9 +35,11 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
 from modelport.graph.layout.axis_rules import AXIS_RULES, elementwise, weight_behind
 from modelport.graph.layout.rank_rules import RANK_RULES
 from modelport.graph.layout.relayout import Perm, Relayout, Rule, as_is, constant_array, identity, is_read, rank_of
+from modelport.graph.splice import BUILD_DOMAIN
 from modelport.graph.weights import roles
 
 DOMAIN = "modelport.channels_last"
@@ -62,13 +64,20 @@ def to_channels_last(model: ir.Model) -> tuple[ir.Model, int]:
         The new graph (the same model object where it has no such operator) and the number of Transposes of activations
         beyond those that the source had.
     """
-    if not any(node.op_type in CHANNELS_LAST and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()):
+    if not any(_has_layout(node) for node in model.graph.all_nodes()):
         return model, 0
     before = count_transposes(model.graph)
     model = model.clone()
     model.graph.opset_imports[DOMAIN] = 1
     Relayout(model.graph, _CHANNELS_LAST_RULES, set(roles(model))).run()
     return model, max(count_transposes(model.graph) - before, 0)
+
+
+def _has_layout(node: ir.Node) -> bool:
+    """Whether a node computes in another order of axes than frameworks with channels last have."""
+    if node.domain == BUILD_DOMAIN:
+        return node.op_type == SPATIAL_DROPOUT
+    return node.op_type in CHANNELS_LAST and node.domain in ("", "ai.onnx")
 
 
 def cancel_transposes(model: ir.Model) -> int:

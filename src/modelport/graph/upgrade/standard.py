@@ -28,7 +28,16 @@ def _embedding(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     yield onnx.helper.make_node("Gather", [weight, ids], list(node.output), name=node.name)
 
 
-_FORMS: dict[str, Callable[[onnx.NodeProto], Iterator[onnx.NodeProto]]] = {"Linear": _linear, "Embedding": _embedding}
+def _evaluated_dropout(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """What stands inside another node only runs in inference mode."""
+    yield onnx.helper.make_node("Identity", node.input[:1], list(node.output), name=node.name)
+
+
+_FORMS: dict[str, Callable[[onnx.NodeProto], Iterator[onnx.NodeProto]]] = {
+    "Linear": _linear,
+    "Embedding": _embedding,
+    "SpatialDropout": _evaluated_dropout,
+}
 
 
 def has_standard_form(node: ir.Node) -> bool:
@@ -44,7 +53,7 @@ def _graphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def write_standard_nodes(node: onnx.NodeProto) -> None:
-    """Write Linear and Embedding in a node's graphs as the standard's operators, in place."""
+    """Write Linear, Embedding and SpatialDropout in a node's graphs as the standard's operators, in place."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             _write(attribute.g)

@@ -7,6 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from modelport.backends.keras.dynamic.table import dynamic, scalar, shape
+from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
+from modelport.graph.splice import BUILD_DOMAIN
 
 
 def _work(dtype: Any) -> Any:
@@ -72,6 +74,11 @@ def multinomial(x: Any, *, dtype: int = 6, sample_size: int = 1, seed: float | N
     if seed is None:
         return tf.cast(tf.random.categorical(x, sample_size), result)
     return tf.cast(tf.random.stateless_categorical(x, sample_size, _pair(seed)), result)
+
+
+@dynamic(SPATIAL_DROPOUT, domain=BUILD_DOMAIN)
+def spatial_dropout(x: Any, ratio: Any = None, *, axes: Any) -> Any:
+    return x
 
 
 @dynamic("Dropout")

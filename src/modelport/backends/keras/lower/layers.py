@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from modelport.backends.keras.lower.context import Context
 from modelport.backends.keras.lower.conv import padding, to_first, to_last, transposed_padding
 from modelport.backends.keras.lower.flow import native_layout
 from modelport.backends.keras.lower.table import layer
+from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
+from modelport.graph.splice import BUILD_DOMAIN
 
 
 def _unknown_rank(layer: Any, arguments: dict[str, Any]) -> str:
@@ -279,18 +281,35 @@ def prelu(g: Context, inputs: ir.Value) -> ir.Value:
     return g("PRelu", inputs, slope if aligned else native_layout(g, slope, weight.layout))
 
 
-@layer("Dropout")
+def _dropout_refuses(layer: Any, arguments: dict[str, Any]) -> str:
+    return "" if layer.noise_shape is None else _unknown_rank(layer, arguments)
+
+
+@layer("Dropout", refuses=_dropout_refuses)
 def dropout(g: Context, inputs: ir.Value, **_: Any) -> ir.Value:
-    if g.layer.noise_shape is not None:
-        g.note("changed", f"noise_shape={g.layer.noise_shape} is left out: every element is dropped for itself")
-    return _dropout(g, inputs, g.layer.rate)
+    if g.layer.noise_shape is None:
+        return _dropout(g, inputs, g.layer.rate)
+    return _spatial_dropout(g, inputs, [axis for axis, size in enumerate(g.layer.noise_shape) if size == 1])
 
 
 def _dropout(g: Context, x: ir.Value, rate: float) -> ir.Value:
     return g("Dropout", x, np.asarray(rate, np.float32)) if rate else g("Identity", x)
 
 
-@layer("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout")
+@layer("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", refuses=_unknown_rank)
+def spatial_dropout(g: Context, inputs: ir.Value, **_: Any) -> ir.Value:
+    first = 2 if getattr(g.layer, "data_format", "") == "channels_first" else 1
+    return _spatial_dropout(g, inputs, range(first, first + len(inputs.shape or ()) - 2))
+
+
+def _spatial_dropout(g: Context, x: ir.Value, axes: Iterable[int]) -> ir.Value:
+    shared = [axis for axis in axes if (x.shape or ())[axis] != 1]
+    if not shared or not g.layer.rate:
+        return _dropout(g, x, g.layer.rate)
+    return g(SPATIAL_DROPOUT, x, np.asarray(g.layer.rate, np.float32), domain=BUILD_DOMAIN, axes=shared)
+
+
+@layer("AlphaDropout", "GaussianDropout")
 def other_dropout(g: Context, inputs: ir.Value, **_: Any) -> ir.Value:
     g.note("changed", f"{type(g.layer).__name__} becomes Dropout({g.layer.rate:g}), which differs from it in training")
     return _dropout(g, inputs, g.layer.rate)

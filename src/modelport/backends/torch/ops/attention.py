@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from modelport.backends.torch.dtypes import torch_dtype
-from modelport.backends.torch.layers import dropout_path, short
+from modelport.backends.torch.layers import short
 from modelport.backends.torch.operands import Operands
+from modelport.backends.torch.ops.dropout import dropout_path
 from modelport.backends.torch.registry import CannotBuild, op
 from modelport.backends.torch.traced import Tensor
 from modelport.graph.splice import BUILD_DOMAIN
