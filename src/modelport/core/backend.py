@@ -7,6 +7,7 @@ it on first use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -143,6 +144,19 @@ class Backend(Protocol):
 
     def support(self, op_type: str, domain: str = "") -> Support:
         """How `build` would realise an operator of the normal form."""
+        ...
+
+
+@runtime_checkable
+class Borrower(Protocol):
+    """A capability: a backend whose `run` copies a model's weights, and need not while their graph is there."""
+
+    def borrowing(self, native: Any, graph: Graph) -> AbstractContextManager[None]:
+        """While it is open, `run` may take the weights from the graph that the model was built from or exported to.
+
+        They are used where they lie, and nothing of the graph is held afterwards. Those that are not the model's, bit
+        by bit, are not borrowed.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from modelport.core.report import ParityReport
 from modelport.core.signature import Signature
 from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.formats import ANY, BUNDLE, SAFETENSORS, Identified, for_writing
-from modelport.verbs.subject import example_of, exported, subject
+from modelport.verbs.subject import borrowing, example_of, exported, subject
 
 if TYPE_CHECKING:
     from modelport.bundle.program import Unused
@@ -129,7 +129,8 @@ def _proved(model: Model, folder: Path, unused: Unused) -> ParityReport:
     graph = read_program(lambda name: map_file(folder / name), unused)
     runtime = registry.backend("onnx")
     written = Model(runtime.build(graph).native, runtime, read_signature(graph))
-    measured = parity(model, written, gradients=False)
+    with borrowing(model, graph), borrowing(written, graph):
+        measured = parity(model, written, gradients=False)
     refuse(measured)
     return measured
 

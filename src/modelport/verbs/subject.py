@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from modelport.core import registry
-from modelport.core.backend import Exported
+from modelport.core.backend import Borrower, Exported
 from modelport.core.model import Model
 from modelport.core.signature import Arrays, Signature
 from modelport.verbs.dynamic import Dynamic, with_dynamic
+
+if TYPE_CHECKING:
+    from modelport.core.backend import Graph
 
 
 def subject(
@@ -74,6 +78,14 @@ def exported(model: Model) -> Exported:
     if kept:
         set_aliases(result.graph, {**kept, **known})
     return result
+
+
+def borrowing(model: Model, graph: Graph | None) -> AbstractContextManager[None]:
+    """While it is open, a model runs on the weights of the graph that it came from or was written as, where it can."""
+    backend = registry.backend(model.backend)
+    if graph is None or not isinstance(backend, Borrower):
+        return nullcontext()
+    return backend.borrowing(model.native, graph)
 
 
 def example_of(model: Model) -> Arrays:

@@ -15,9 +15,10 @@ from modelport.core.report import Note, ParityReport, TransferReport
 from modelport.core.signature import Signature
 from modelport.verbs.compare import TOLERANCE, parity
 from modelport.verbs.dynamic import Dynamic
-from modelport.verbs.subject import exported, subject
+from modelport.verbs.subject import borrowing, exported, subject
 
 if TYPE_CHECKING:
+    from modelport.core.backend import Graph
     from modelport.graph.layout.native import Orders
 
 Layout = Literal["source", "native"]
@@ -73,15 +74,15 @@ def transfer(
         raise DataError(f'there is no layout {layout!r}: pass "source" or "native"')
     target = None if to is None else registry.backend(to)
     source = subject(model, example=example, signature=signature, dynamic=dynamic)
-    moved, orders = (source, None) if target is None else _to_backend(source, target, layout)
+    moved, orders, graph = (source, None, None) if target is None else _to_backend(source, target, layout)
     if device is not None:
         native = registry.backend(moved.backend).place(moved.native, device)
         report = moved.report if target else TransferReport(source.backend, moved.backend)
         moved = moved.replaced(native=native, report=report)
-    return _proved(source, moved, orders, check=check, tolerance=tolerance, device=device)
+    return _proved(source, moved, orders, graph, check=check, tolerance=tolerance, device=device)
 
 
-def _to_backend(source: Model, target: Backend, layout: Layout) -> tuple[Model, Orders | None]:
+def _to_backend(source: Model, target: Backend, layout: Layout) -> tuple[Model, Orders | None, Graph]:
     started = time.perf_counter()
     graph, notes = exported(source)
     exported_at = time.perf_counter()
@@ -102,7 +103,7 @@ def _to_backend(source: Model, target: Backend, layout: Layout) -> tuple[Model, 
     arrived = built.signature or read_signature(graph)
     example = source.example if source.example is None or orders is None else orders.to_native(source.example)
     moved = Model(built.native, target, arrived, example=example, report=report, aliases=aliases(graph))
-    return moved, orders
+    return moved, orders, graph
 
 
 def _native_orders(graph: Any, target: Backend) -> Orders:
@@ -112,12 +113,20 @@ def _native_orders(graph: Any, target: Backend) -> Orders:
 
 
 def _proved(
-    source: Model, moved: Model, orders: Orders | None, *, check: bool, tolerance: float, device: str | None
+    source: Model,
+    moved: Model,
+    orders: Orders | None,
+    graph: Graph | None,
+    *,
+    check: bool,
+    tolerance: float,
+    device: str | None,
 ) -> Model:
     report: TransferReport = moved.report
     if check:
         started = time.perf_counter()
-        measured = parity(source, moved, gradients=False, tolerance=tolerance, orders=orders)
+        with borrowing(source, graph), borrowing(moved, graph):
+            measured = parity(source, moved, gradients=False, tolerance=tolerance, orders=orders)
         refuse(measured, report.notes)
         seconds = {**report.seconds, "parity": time.perf_counter() - started}
         report = replace(report, parity=measured, seconds=seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,11 @@ class OnnxBackend:
         from modelport.backends.onnx.run import run
 
         return run(native, inputs, signature)
+
+    def borrowing(self, native: Any, graph: Graph) -> AbstractContextManager[None]:
+        from modelport.backends.onnx.borrow import borrowing
+
+        return borrowing(native, graph)
 
     def parameters(self, native: Any) -> Arrays:
         from modelport.backends.onnx.parameters import parameters

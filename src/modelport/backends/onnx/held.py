@@ -23,6 +23,7 @@ class Held:
         device: where it runs.
         program: for an `onnx_ir.Model`, the ModelProto made from it.
         session: the open session.
+        loan: while the model runs on borrowed weights, the session that does and those weights as it is fed them.
     """
 
     native: Any
@@ -30,6 +31,7 @@ class Held:
     device: str = "cpu"
     program: Any = None
     session: Any = None
+    loan: tuple[Any, dict[str, Any]] | None = None
 
 
 LOCK = threading.RLock()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +15,8 @@ import onnxruntime
 from modelport.backends.onnx.build import build
 from modelport.backends.onnx.held import LOCK, held
 from modelport.backends.onnx.opset import runnable
-from modelport.backends.onnx.weights import tensor_at
+from modelport.backends.onnx.program import add_weights, without_weights
+from modelport.backends.onnx.values import is_plain, to_array, to_value
 from modelport.core.errors import (
     IntegrityError,
     ModelPortError,
@@ -27,34 +26,28 @@ from modelport.core.errors import (
 )
 from modelport.core.signature import Arrays, Signature
 
-_IR_VERSION = 10
-"""What newer IR versions add (metadata, device placement) is not in the program that a session gets."""
-
-_SHARED = 1 << 10
-"""Weights of at least as many bytes are given to ONNX Runtime where they lie; smaller ones travel with the program.
-
-A session copies what it is given while it opens, so nothing of it has to stay."""
-
 
 def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
     """The outputs by name.
 
     The session is opened once per model and kept while the model lives; a ModelProto that is changed by hand after
-    its first run has to be copied to be seen.
+    its first run has to be copied to be seen. While the model runs on borrowed weights, see `borrow`, its session is
+    that of the loan.
 
     Raises:
         UnsupportedOpError: ONNX Runtime has no kernel for an operator.
         SignatureError: the model cannot take inputs of these sizes.
     """
-    session = session_of(native)
+    loan = held(native).loan
+    session, borrowed = (session_of(native), {}) if loan is None else loan
     names = [spec.name for spec in signature.outputs]
     specs = (*signature.inputs, *signature.outputs)
     with _translated():
-        if all(_is_plain(spec.dtype) for spec in specs):
-            outputs = session.run(names, inputs)
+        if all(is_plain(spec.dtype) for spec in specs):
+            outputs = session.run(names, {**inputs, **borrowed})
         else:
-            feeds = {name: _value(array) for name, array in inputs.items()}
-            outputs = [_array(value) for value in session.run_with_ort_values(names, feeds)]
+            feeds = {name: to_value(array) for name, array in inputs.items()}
+            outputs = [to_array(value) for value in session.run_with_ort_values(names, {**feeds, **borrowed})]
     return dict(zip(names, outputs, strict=True))
 
 
@@ -78,26 +71,42 @@ def forget(native: Any) -> None:
     """Close the session of a model that has changed."""
     entry = held(native)
     with LOCK:
-        entry.session = entry.program = None
+        entry.session = entry.program = entry.loan = None
 
 
 def _open(native: onnx.ModelProto, device: str) -> Any:
-    program, arrays = _program(native)
-    options = onnxruntime.SessionOptions()
+    program = without_weights(native)
+    return open_session(program, add_weights(program, native), device)
+
+
+def open_session(
+    program: onnx.ModelProto, arrays: Mapping[str, tuple[np.ndarray, int]], device: str, options: Any = None
+) -> Any:
+    """A session of a program.
+
+    Args:
+        program: what ONNX Runtime parses.
+        arrays: array and dtype of what the program has a stand-in for.
+        device: where it runs.
+        options: `SessionOptions` to begin with.
+
+    Raises:
+        UnsupportedOpError: ONNX Runtime has no kernel for an operator.
+        UnsupportedModelError: ONNX Runtime refuses the model.
+    """
+    options = options or onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, not printed
-    weights = [_value(array, dtype) for array, dtype in arrays.values()]
-    if weights:
-        options.add_external_initializers(list(arrays), weights)
+    if arrays:
+        options.add_external_initializers(list(arrays), [to_value(array, dtype) for array, dtype in arrays.values()])
     with _translated():
         # Without enable_fallback=0 a model that a device refuses would silently run on the CPU.
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             runnable(program).SerializeToString(),
             options,
             providers=_providers(device),
             enable_fallback=0,
             disabled_optimizers=_unsound_optimizers(program),
         )
-    return session
 
 
 def _unsound_optimizers(program: onnx.ModelProto) -> list[str]:
@@ -114,110 +123,6 @@ def _providers(device: str) -> list[Any]:
         return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]
 
-
-def _program(native: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tuple[np.ndarray, int]]]:
-    """The model without its large weights, and those weights: so a model may be larger than protobuf's 2 GB."""
-    program = onnx.ModelProto(ir_version=min(native.ir_version, _IR_VERSION))
-    program.opset_import.extend(native.opset_import)
-    program.functions.extend(native.functions)
-    program.graph.name = native.graph.name
-    for field in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
-        getattr(program.graph, field).extend(getattr(native.graph, field))
-    arrays: dict[str, tuple[np.ndarray, int]] = {}
-    used, inputs = _used(native.graph), {value.name for value in native.graph.input}
-    for tensor in native.graph.initializer:
-        if tensor.name not in used:
-            continue
-        array = None if tensor.name in inputs else _shareable(native, tensor)
-        if array is None:
-            program.graph.initializer.append(_inside(native, tensor))
-        else:
-            arrays[tensor.name] = (array, tensor.data_type)
-            program.graph.initializer.append(_stand_in(tensor))
-    return program, arrays
-
-
-def _used(graph: onnx.GraphProto) -> set[str]:
-    """The names that nodes read, in subgraphs too, or that are outputs."""
-    names = {value.name for value in graph.output}
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-                names |= _used(inner)
-    return names
-
-
-def _shareable(native: onnx.ModelProto, tensor: onnx.TensorProto) -> np.ndarray | None:
-    """An initializer's memory, where ONNX Runtime can take it as it is."""
-    dtype = ir.DataType(tensor.data_type)
-    if dtype == ir.DataType.STRING or dtype.bitwidth < 8:
-        return None
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        array = tensor_at(native, tensor).numpy()
-        return array if array.nbytes >= _SHARED else None
-    if len(tensor.raw_data) < _SHARED:
-        return None
-    return np.frombuffer(tensor.raw_data, dtype.numpy()).reshape(tuple(tensor.dims))
-
-
-def _inside(native: onnx.ModelProto, tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """An initializer with its data inside."""
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return tensor
-    data = tensor_at(native, tensor).tobytes()
-    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=data)
-
-
-def _stand_in(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """An initializer that ONNX Runtime gets the memory of when the session opens."""
-    found = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    found.data_location = onnx.TensorProto.EXTERNAL
-    found.external_data.add(key="location", value="memory")
-    return found
-
-
-def _is_plain(dtype: str) -> bool:
-    """Whether NumPy has a dtype itself; bfloat16, 8-bit floats and what is narrower than a byte are ml_dtypes'."""
-    return dtype == "str" or "(" in dtype or np.dtype(dtype).isbuiltin != 2
-
-
-def _value(array: np.ndarray, dtype: int | None = None) -> Any:
-    """An OrtValue in an array's own memory."""
-    array = np.ascontiguousarray(array).reshape(np.shape(array))
-    if array.dtype.isbuiltin != 2:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    code = ir.DataType.from_numpy(array.dtype) if dtype is None else ir.DataType(dtype)
-    bits = _packed(array, code) if code.bitwidth < 8 else array.view(np.dtype(f"uint{8 * array.itemsize}"))
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, int(code))
-
-
-def _packed(array: np.ndarray, dtype: ir.DataType) -> np.ndarray:
-    """The packed elements, in as many bytes as there are elements: the binding takes the shape from the bytes."""
-    data = np.frombuffer(ir.Tensor(array, dtype).tobytes(), np.uint8)
-    found = np.zeros(array.size, np.uint8)
-    found[: data.size] = data
-    return found.reshape(array.shape)
-
-
-def _array(value: Any) -> Any:
-    """An OrtValue as an array; the bits of dtypes that ONNX Runtime cannot give to NumPy are copied out."""
-    dtype = _ML_DTYPES.get(value.data_type())
-    if dtype is None:
-        return value.numpy()
-    shape, size = tuple(value.shape()), -(-math.prod(value.shape()) * dtype.bitwidth // 8)
-    data = np.frombuffer(bytearray(ctypes.string_at(value.data_ptr(), size) if size else b""), np.uint8)
-    if dtype.bitwidth < 8:
-        return ir.PackedTensor(data, dtype, shape=shape).numpy()
-    return data.view(dtype.numpy()).reshape(shape)
-
-
-_ML_DTYPES = {
-    f"tensor({dtype.name.lower().replace('_', '')})": dtype
-    for dtype in ir.DataType
-    if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING) and np.dtype(dtype.numpy()).isbuiltin == 2
-}
-"""The dtypes that NumPy lacks, by ONNX Runtime's names of their tensors."""
 
 _NO_KERNEL = re.compile(r"Could not find an implementation for (?:[\w.]+:)?(\w+)\(\d+\) node with name '([^']*)'")
 _NO_DTYPE = re.compile(r"Failed to find kernel for (\w+)\(\d+\) \(node:'([^']*)'")
