@@ -441,3 +441,19 @@ def test_a_slice_is_cut_at_places_that_the_run_tells() -> None:
     x = keras.Input((None,))
     model = keras.Model(x, Middle()(x))
     assert error(model, np.arange(14, dtype="float32").reshape(2, 7)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_weight_in_the_graph_lies_where_the_variable_does_and_keeps_its_value(dtype: str) -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype=dtype, name="dense")])
+    held = exported(model, np.zeros((2, 4), "float32"))[0].graph.graph.initializers["dense.weight"].const_value
+    assert held is not None
+    array = held.numpy()
+    assert np.shares_memory(array, held.numpy())
+    before = array.copy()
+    np.testing.assert_array_equal(before, model.layers[0].kernel.numpy().T)
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 4), "float32"), np.full((4, 3), 9.0, "float32"), verbose=0)
+    model.layers[0].kernel.assign_add(np.ones((4, 3), "float32"))
+    np.testing.assert_array_equal(array, before)
+    assert not np.array_equal(held.numpy(), before)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import tensorflow as tf
 
 from modelport.backends.keras.layers import Weight
 from modelport.backends.keras.lower.context import Context
@@ -134,7 +135,7 @@ class Lowering:
     def parameter(self, weight: Weight) -> list[ir.Value]:
         """The portable tensors of a weight, one per name."""
         if weight.names[0] not in self.parameters:
-            for name, array in weight.to_portable(weight.variable.numpy()).items():
+            for name, array in weight.to_portable(_in_place(weight.variable)).items():
                 self.parameters[name] = self._register(_read_when_needed(weight, name, array))
         return [self.parameters[name] for name in weight.names]
 
@@ -263,11 +264,28 @@ def _described(value: Any, symbol: Any) -> Any:
 
 
 def _read_when_needed(weight: Weight, name: str, array: np.ndarray) -> ir.TensorProtocol:
-    """A weight's portable tensor that is read from its variable each time: a graph holds no second copy of a model."""
+    """A weight's portable tensor that is read from its variable each time: a graph holds no second copy of a model.
+
+    Where the portable layout only moves axes, the tensor is the variable's memory.
+    """
 
     def read() -> ir.TensorProtocol:
-        found = weight.to_portable(weight.variable.numpy())[name]
-        return ir.tensor(np.ascontiguousarray(found).reshape(found.shape), name=name)
+        return ir.tensor(weight.to_portable(_in_place(weight.variable))[name], name=name)
 
     dtype = ir.DataType.from_numpy(array.dtype)
     return ir.LazyTensor(read, dtype, ir.Shape(array.shape), name=name)
+
+
+def _in_place(variable: Any) -> np.ndarray:
+    """A variable's value in TensorFlow's own memory, read-only.
+
+    A variable that is assigned to, or trained, while its memory is looked at moves to another place, so that the value
+    seen here stays. Dtypes that Python's buffers do not have are copied.
+    """
+    value = tf.convert_to_tensor(variable)
+    dtype = np.dtype(value.dtype.as_numpy_dtype)
+    if dtype.kind in "biufc" and dtype.isbuiltin == 1:
+        return np.asarray(memoryview(value))
+    if dtype.isbuiltin == 2 and dtype.itemsize == 2:
+        return np.asarray(memoryview(tf.bitcast(value, tf.uint16))).view(dtype)
+    return np.asarray(variable.numpy())
