@@ -190,6 +190,54 @@ FINDINGS = {
             one = GatherND(x, place) most = ReduceMax<keepdims = 0>(one) y = Add(x, most)
         }"""
     ),
+    "what comes before each of no elements is summed": Found(
+        """g (float[3, n] x, float[2, t] z) => (float[a, b] y, float[c, d] last, float[e, f] first) <
+            int64[1] one = {1}, int64[1] three = {3}, int64 axis = {1}
+        > {
+            part = Slice(x, one, three, one) y = CumSum<exclusive = 1, reverse = 1>(part, axis)
+            last = CumSum<exclusive = 1>(z, axis) first = CumSum<exclusive = 1, reverse = 1>(z, axis)
+        }""",
+        sizes=({"n": 1, "t": 3}, {"n": 4, "t": 1}),
+        on=("torch", "keras"),
+    ),
+    "nothing has a largest element": Found(
+        """g (float[3, n, 2] x, float[2, t] z) => (float[a, b, c] y, float[d, e] hot, float[f, h] none) <
+            int64[1] one = {1}, int64[1] three = {3}, float[2, 0] nothing = {}
+        > {
+            part = Slice(x, one, three, one) y = Hardmax<axis = 1>(part)
+            hot = Hardmax(z) none = Hardmax(nothing)
+        }""",
+        sizes=({"n": 1, "t": 3}, {"n": 4, "t": 1}),
+        on=("torch", "keras"),
+    ),
+    "numbers up to a size that lies before the first": Found(
+        """g (float[n, t] x, float[0] nothing) => (int64[a] y, int64[b] down, int64[c] none) <
+            int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 back = {-1}
+        > {
+            s = Shape(x) n = Gather(s, zero) t = Gather(s, one)
+            y = Range(two, n, one) down = Range(n, t, back)
+            e = Shape(nothing) empty = Gather(e, zero) none = Range(one, empty, two)
+        }""",
+        sizes=({"n": 1, "t": 3}, {"n": 4, "t": 1}),
+    ),
+    "frames of odd length have their frequencies": Found(
+        """g (float[n, 10, 1] x) => (float[a, b, c, d] y, float[e, f, h, i] z) <int64 step = {1}, int64 size = {3}> {
+            y = STFT(x, step, , size) z = DepthToSpace<blocksize = 2>(y)
+        }""",
+    ),
+    "parts whose lengths are left out by name drop their axis": Found(
+        """g (float[3, n] x, int64[n] lengths) => (int64[a] y) <int64 first = {0}> {
+            parts = SplitToSequence<axis = 0, keepdims = 0>(x, )
+            whole = ConcatFromSequence<axis = 0, new_axis = 1>(parts) y = Shape(whole)
+        }""",
+    ),
+    "a filter is as wide as the smaller of two scales makes it": Found(
+        """g (float[n, 5, 6, 5] x) => (float[a, b, c, d] y) <int64[2] sizes = {2, 1}> {
+            y = Resize<antialias = 1, axes = [2, 3], mode = "cubic", cubic_coeff_a = -0.5,
+                keep_aspect_ratio_policy = "not_smaller">(x, , , sizes)
+        }""",
+        on=("torch", "keras"),
+    ),
     "numbers up to one that lies before the first": Found(
         "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
     ),

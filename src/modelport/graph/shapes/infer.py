@@ -112,12 +112,16 @@ def _infer_with_onnx(
     schema = _schema(node.op_type, opsets.get(node.domain, 1), node.domain)
     if schema is None or any(value is not None and info.type(value) is None for value in node.inputs):
         return {}
+    proto = ir.serde.serialize_node(node)
+    while proto.input and not proto.input[-1]:
+        # Some of ONNX's rules count the inputs to see which are given.
+        del proto.input[-1]
     sizes: dict[str, Expr] = {}
     types = {str(value.name): _type_proto(value, info, sizes) for value in node.inputs if value is not None}
     data = {str(value.name): proto for value in node.inputs if value is not None for proto in _data(value, info)}
     try:
         results = onnx.shape_inference.infer_node_outputs(
-            schema, ir.serde.serialize_node(node), types, data, opset_imports=_opset_protos(tuple(opsets.items()))
+            schema, proto, types, data, opset_imports=_opset_protos(tuple(opsets.items()))
         )
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         # The node breaks the operator's rules or needs what is not known; the shapes that the graph states remain.

@@ -259,6 +259,22 @@ def gather_nd(site: Site) -> Sequence[Dims] | None:
     return [(*indices[:-1], *data[batch + depth :])]
 
 
+@rule("STFT")
+def stft(site: Site) -> Sequence[Sequence[Size | None]] | None:
+    """ONNX's inference takes the length of a frame for twice the number of its frequencies."""
+    signal, window, step, length = site.dims(0), site.dims(2), site.sizes(1), site.sizes(3)
+    if signal is None:
+        return None
+    is_half = site.attr("onesided", 1) and (len(signal) == 2 or signal[2] == 1)
+    size: Size | None = length[0] if length else window[0] if window else None
+    if size is None:
+        return [(signal[0], None, None, 2)]
+    known = step[0] if step else None
+    frames = floordiv(signal[1] - size, known) + 1 if isinstance(known, int) else None
+    bins = floordiv(size, 2) + 1 if is_half else size
+    return [(signal[0], frames, bins, 2)]
+
+
 @rule("SequenceEmpty")
 def sequence_empty(site: Site) -> None:
     site.info.set_empty(site.node.outputs[0], True)

@@ -119,5 +119,7 @@ def log_softmax(x: Any, *, axis: int = -1) -> Any:
 
 @op("Hardmax")
 def hardmax(x: Any, *, axis: int = -1) -> Any:
+    if not size(x, axis):
+        return x
     steps = along(np.arange(size(x, axis)), positive(axis, rank(x)), rank(x))
     return cast(ops.equal(cast(ops.argmax(x, axis=axis, keepdims=True), "int64"), steps), dtype(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import onnx_ir as ir
@@ -112,5 +113,13 @@ def log_softmax(x: Tensor, *, axis: int = -1) -> Any:
 
 @op("Hardmax")
 def hardmax(x: Tensor, *, axis: int = -1) -> Any:
-    first = torch.argmax(x, axis, keepdim=True)
-    return torch.scatter(torch.zeros_like(x), axis, first, 1.0)
+    size = x.dims[axis]
+    if size == 0:
+        return x
+    if size is not None:
+        return torch.scatter(torch.zeros_like(x), axis, torch.argmax(x, axis, keepdim=True), 1.0)
+    # torch finds no largest one of nothing; behind the last there is one that is never larger.
+    behind = x.rank - 1 - axis % x.rank
+    first = torch.argmax(F.pad(x, [0, 0] * behind + [0, 1], value=-math.inf), axis, keepdim=True)
+    places = torch.reshape(torch.arange(x.size_of(axis), device=x.device), [-1] + [1] * behind)
+    return (places == first).to(x.element)

@@ -146,8 +146,9 @@ def _cumulative(function: Any, x: Tensor, axis: Any, exclusive: int, reverse: in
     y = function(y, axis, dtype=x.element)
     if exclusive:
         size = x.size_of(axis) if isinstance(axis, int) else x.size(axis)
-        first = torch.full_like(torch.narrow(y, axis, 0, 1), start)
-        y = torch.cat([first, torch.narrow(y, axis, 0, size - 1)], axis)
+        # What is summed has a size of 1 there, which is so where there is nothing to sum too.
+        first = torch.full_like(torch.sum(x, axis, keepdim=True), start, dtype=x.element)
+        y = torch.narrow(torch.cat([first, y], axis), axis, 0, size)
     return torch.flip(y, [axis]) if reverse else y
 
 

@@ -272,8 +272,9 @@ def _filtered(y: Any, axis: _Axis, settings: _Resampling, source: Any, x: Tensor
     if settings.antialias:
         if not isinstance(axis.size, int) or not isinstance(axis.target, int):
             raise CannotBuild("it smoothes over an axis whose size is not known; make it static")
-        # The widest filter that the scale can ask for; what is too far away gets no weight.
-        start = math.floor(-radius / min(axis.target / axis.size, 1.0)) + 1
+        # The widest filter that a scale to this rounded size can ask for; what is too far away gets no weight.
+        least = (axis.target - 0.5) / axis.size if isinstance(axis.scale, fx.Proxy) else axis.scale
+        start = math.floor(-radius / min(least, 1.0)) + 1
         shrink = torch.clamp_max(axis.scale, 1.0) if isinstance(axis.scale, fx.Proxy) else min(axis.scale, 1.0)
     weights = [_weight((offset - ratio) * shrink, settings) for offset in range(start, 2 - start)]
     places = [base + offset for offset in range(start, 2 - start)]

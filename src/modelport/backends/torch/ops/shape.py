@@ -270,10 +270,19 @@ def constant_of_shape(shape: Sizes, *, value: np.ndarray | None = None, anchor: 
 def range_(start: Size, limit: Size, delta: Size, *, node: ir.Node, anchor: Tensor) -> Any:
     dtype = node.outputs[0].dtype
     assert dtype is not None
-    if isinstance(limit, fx.Proxy) and limit.node.target == "item" and isinstance(delta, (int, float)):
-        # A number that the run reads may lie on the other side of the start; there is nothing between them then.
-        limit = (torch.sym_max if delta > 0 else torch.sym_min)(limit, start)
+    if isinstance(delta, (int, float)):
+        limit = _ahead(start, limit, delta)
     return torch.arange(start, limit, delta, dtype=torch_dtype(dtype), device=anchor.device)
+
+
+def _ahead(start: Any, limit: Any, delta: float) -> Any:
+    """Where a range ends; a limit behind the start, of which torch makes an error, leaves nothing between them."""
+    if not isinstance(start, fx.Proxy) and not isinstance(limit, fx.Proxy):
+        return max(start, limit) if delta > 0 else min(start, limit)
+    is_size = isinstance(limit, fx.Proxy) and limit.node.target == "size"
+    if is_size and not isinstance(start, fx.Proxy) and start <= 0 < delta:
+        return limit
+    return (torch.sym_max if delta > 0 else torch.sym_min)(limit, start)
 
 
 @op("EyeLike")
