@@ -177,7 +177,9 @@ def scan(s: Scope) -> None:
         settings["scan_input_directions"] = backwards
     if collected and s.chance(20):
         settings["scan_output_directions"] = [s.integer(0, 1) for _ in collected]
-    if collected and s.chance(15) and all(value.rank for value in collected):
+    # ONNX Runtime divides by zero where it turns what it has collected of nothing, and takes the process with it.
+    turnable = all(value.rank and all(array.size for array in value.worlds) for value in collected)
+    if collected and s.chance(15) and turnable:
         settings["scan_output_axes"] = [s.integer(0, 1) for _ in collected]
     s.ops(
         "Scan",

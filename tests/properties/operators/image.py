@@ -173,8 +173,26 @@ def resize(s: Scope) -> None:
             settings["keep_aspect_ratio_policy"] = s.choose(["not_larger", "not_smaller", "stretch"]) if short else None
         s.op("Resize", x, empty, empty, s.ints(target), **settings)
         return
-    scales = [1.0] * head + [s.choose([2.0, 1.0, 3.0, 0.5, 1.5, 0.75]) for _ in axes]
+    factors = [s.choose([2.0, 1.0, 3.0, 0.5, 1.5, 0.75]) for _ in axes]
+    _check_placed(settings, x, axes, factors)
+    scales = [1.0] * head + factors
     s.op("Resize", x, empty, s.given(np.asarray(scales, np.float32)), **settings)
+
+
+def _check_placed(settings: dict[str, object], x: Value, axes: list[int], factors: list[float]) -> None:
+    """The standard says where the samples lie, whatever the rounding.
+
+    What is one pixel wide is so by the size that is reached, which the evaluator takes before it is rounded down; of
+    two pixels around a centre that is shifted by the rest, the nearest hangs on the last bit.
+
+    Raises:
+        Unfit: it does not.
+    """
+    place = settings["coordinate_transformation_mode"]
+    hangs = place == "half_pixel_symmetric" and settings["mode"] == "nearest"
+    sizes = [array.shape[axis] * factor for array in x.worlds for axis, factor in zip(axes, factors, strict=True)]
+    if any(not size.is_integer() and (hangs or (place == "pytorch_half_pixel" and size < 2)) for size in sizes):
+        raise Unfit
 
 
 @operator(16)

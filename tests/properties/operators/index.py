@@ -135,9 +135,17 @@ def non_zero(s: Scope) -> None:
     s.op("NonZero", s.value((F32, BOOL, I64), range(1, 4)))
 
 
+def _is_apart(x: Value) -> bool:
+    """Whether no two elements differ by so little that another rounding makes them one."""
+    if not x.grain:
+        return True
+    gaps = (np.diff(np.sort(array, None)) for array in x.worlds)
+    return not any(((gap > 0) & (gap < 20 * x.grain)).any() for gap in gaps)
+
+
 @operator(11)
 def unique(s: Scope) -> None:
-    x = s.value((F32, I64), range(1, 4))
+    x = s.value((F32, I64), range(1, 4), _is_apart)
     axis = s.axis(x) if s.chance(40) else None
     outputs = [True, *(s.chance(40) for _ in range(3))]
     s.ops("Unique", [x], outputs, axis=axis, sorted=s.choose([None, 1, 0]))
