@@ -270,6 +270,27 @@ def test_the_points_of_a_kernel_are_moved(mask: bool, tmp_path: Path) -> None:
     check(text, tmp_path, *given, *([draw(2, 8, 5, 3)] if mask else []))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [
+        ((9,), "strides = [2]"),
+        ((9, 8), "strides = [2, 2], pads = [1, 0, 1, 2]"),
+        ((9, 8), "dilations = [2, 3]"),
+        ((9, 8), "strides = [2, 1]"),
+        ((9, 8, 7), "strides = [1, 2, 2], pads = [1, 1, 1, 1, 1, 1]"),
+        ((9, 8, 7), "strides = [2, 1, 1], dilations = [2, 2, 2]"),
+        ((9, 8, 7), "strides = [2, 1, 2]"),
+    ],
+)
+def test_every_channel_is_convolved_by_itself(sizes: tuple[int, ...], settings: str, tmp_path: Path) -> None:
+    dims, kernel = (", ".join(map(str, each)) for each in (sizes, [3] * len(sizes)))
+    result = ", ".join("abc"[: len(sizes)])
+    text = f"""f (float[n, 4, {dims}] x, float[8, 1, {kernel}] w) => (float[n, 8, {result}] y) {{
+        y = Conv <group = 4, {settings}> (x, w)
+    }}"""
+    check(text, tmp_path, draw(2, 4, *sizes), draw(8, 1, *[3] * len(sizes)))
+
+
 NARROW = {
     "FLOAT8E4M3FN": "float8_e4m3fn",
     "FLOAT8E4M3FNUZ": "float8_e4m3fnuz",

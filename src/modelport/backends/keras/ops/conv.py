@@ -62,6 +62,8 @@ def has_kernel(strides: Numbers, dilations: Numbers, channels: int) -> bool:
 
 def convolve(x: Any, kernel: Any, strides: Numbers, dilations: Numbers, group: int) -> Any:
     """A convolution of (batch, *spatial, channels) with a kernel (*spatial, in / group, out), without padding."""
+    if group > 1 and group == sizes(x)[-1] and (result := _depthwise(x, kernel, strides, dilations)) is not None:
+        return result
     if not has_kernel(strides, dilations, size(kernel, -2)):
         dense = convolve(x, kernel, (1,) * len(strides), dilations, group)
         return dense[(slice(None), *(slice(None, None, s) for s in strides))]
@@ -69,6 +71,38 @@ def convolve(x: Any, kernel: Any, strides: Numbers, dilations: Numbers, group: i
         return ops.conv(x, kernel, tuple(strides), "valid", "channels_last", tuple(dilations))
     parts = zip(ops.split(x, group, axis=-1), ops.split(kernel, group, axis=-1), strict=True)
     return ops.concatenate([convolve(a, b, strides, dilations, 1) for a, b in parts], axis=-1)
+
+
+def _depthwise(x: Any, kernel: Any, strides: Numbers, dilations: Numbers) -> Any:
+    """A convolution of every channel by itself in one operation; `None` where TensorFlow has no kernel for it."""
+    channels, count = size(x, -1), len(strides)
+    kernel = ops.reshape(kernel, (*sizes(kernel)[:-2], channels, size(kernel, -1) // channels))
+    if count == 3:
+        return _depthwise_volume(x, kernel, strides, dilations)
+    if count > 3 or not has_kernel(strides, dilations, 1):
+        return None
+    return ops.depthwise_conv(x, kernel, *_settings(strides, dilations))
+
+
+def _settings(strides: Numbers, dilations: Numbers) -> tuple[Any, ...]:
+    """What Keras' depthwise convolution is called with; it joins tuples to tuples, and a file makes lists of them."""
+    return strides[0], "valid", "channels_last", dilations[0] if len(set(dilations)) == 1 else tuple(dilations)
+
+
+def _depthwise_volume(x: Any, kernel: Any, strides: Numbers, dilations: Numbers) -> Any:
+    """The same of volumes: the sum over the layers of the kernel, each a convolution of images."""
+    if None in sizes(x)[1:] or not has_kernel(strides[1:], dilations[1:], 1):
+        return None
+    deep, images = size(kernel, 0), []
+    for layer in range(deep):
+        start, rest = layer * dilations[0], (deep - 1 - layer) * dilations[0]
+        images.append(part(x, 1, start, -rest or None, strides[0]))
+    flat = [ops.reshape(each, (-1, *sizes(x)[2:])) for each in images]
+    settings = _settings(strides[1:], dilations[1:])
+    total = ops.depthwise_conv(flat[0], kernel[0], *settings)
+    for layer in range(1, deep):
+        total = ops.add(total, ops.depthwise_conv(flat[layer], kernel[layer], *settings))
+    return ops.reshape(total, (-1, size(images[0], 1), *sizes(total)[1:]))
 
 
 @spatial("Conv")
