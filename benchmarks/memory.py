@@ -3,7 +3,9 @@
 Usage: python benchmarks/memory.py [GIGABYTES] [torch-keras | keras-torch | torch-onnx | ...]
 
 One process per direction makes a stack of Linear layers, notes its resident memory, transfers it with parity checked,
-and notes the greatest resident memory on the way (`VmHWM` of Linux, reset before the transfer).
+and notes the greatest resident memory on the way (`VmHWM` of Linux, reset before the transfer). A model on ONNX is a
+bundle that another process has saved; the pages of its mapped file that the transfer reads, which the system can drop
+at any time, count as the source's and not as the transfer's.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 WIDTH = 4096
-DIRECTIONS = ("torch-keras", "torch-onnx", "keras-torch", "keras-onnx")
+DIRECTIONS = ("torch-keras", "torch-onnx", "keras-torch", "keras-onnx", "onnx-torch", "onnx-keras")
 
 
 def resident(field: str) -> float:
@@ -38,20 +41,40 @@ def keras_net(layers: int) -> Any:
     return keras.Sequential([keras.Input((WIDTH,)), *(keras.layers.Dense(WIDTH) for _ in range(layers))])
 
 
-def measure(gigabytes: float, direction: str) -> None:
+def bundle(layers: int, folder: Path) -> Any:
+    """A loaded bundle of as many layers, all of whose pages have been read."""
+    import modelport as mp
+
+    if not (path := folder / f"{layers}.mport").exists():
+        command = f"import memory, sys; memory.save({layers}, {str(path)!r})"
+        subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parent)
+    model = mp.load(path)
+    for array in model.parameters().values():
+        array.max()
+    return model
+
+
+def save(layers: int, path: str) -> None:
+    import modelport as mp
+
+    mp.save(torch_net(layers), path, example=np.zeros((2, WIDTH), "float32"), check=False)
+
+
+def measure(gigabytes: float, direction: str, folder: Path) -> None:
     """Print weights, memory before and peak of one transfer."""
     import modelport as mp
 
     source, target = direction.split("-")
-    make = torch_net if source == "torch" else keras_net
+    makers = {"torch": torch_net, "keras": keras_net, "onnx": lambda layers: bundle(layers, folder)}
+    make = makers[source]
     example = np.zeros((2, WIDTH), "float32")
-    mp.transfer(make(1), to=target, example=example)
+    mp.transfer(make(1), to=target, example=None if source == "onnx" else example)
     layers = round(gigabytes * 1e9 / (4 * WIDTH * (WIDTH + 1)))
     net = make(layers)
     gc.collect()
     weights, before = 4.0 * layers * WIDTH * (WIDTH + 1), resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    moved = mp.transfer(net, to=target, example=example)
+    moved = mp.transfer(net, to=target, example=None if source == "onnx" else example)
     peak = resident("VmHWM")
     after = resident("VmRSS")
     assert moved.report.parity.ok
@@ -68,6 +91,7 @@ def main(gigabytes: float, directions: tuple[str, ...]) -> None:
 if __name__ == "__main__":
     size = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
     if sys.argv[3:] == ["here"]:
-        measure(size, sys.argv[2])
+        with tempfile.TemporaryDirectory() as folder:
+            measure(size, sys.argv[2], Path(folder))
     else:
         main(size, tuple(sys.argv[2:]) or DIRECTIONS)

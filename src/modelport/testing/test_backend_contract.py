@@ -1,4 +1,4 @@
-"""What the `Backend` protocol promises, on small portable graphs; and `Trainer`, where a backend is one."""
+"""What the `Backend` protocol promises, on small portable graphs; `Borrower` and `Trainer` where a backend is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from modelport.core.backend import Backend, Trainer
+from modelport.core.backend import Backend, Borrower, Trainer
 from modelport.core.errors import DataError, UnsupportedOpError
 from modelport.core.signature import Arrays
 from modelport.graph.signature import read_signature
@@ -206,6 +206,18 @@ def test_a_model_can_be_placed_on_the_cpu_and_on_no_device_that_is_not_there(bac
     close(backend.run(placed, inputs, signature), expected(model, inputs))
     with pytest.raises(DataError, match="nowhere"):
         backend.place(placed, "nowhere")
+
+
+@every_graph
+def test_a_model_runs_alike_while_it_borrows_and_afterwards(backend: Backend, graph: str) -> None:
+    if not isinstance(backend, Borrower):
+        pytest.skip(f"{backend.name} is no Borrower")
+    model = GRAPHS[graph]()
+    signature, native = read_signature(model), backend.build(model).native
+    inputs = draw(signature, 3)
+    with backend.borrowing(native, model):
+        close(backend.run(native, inputs, signature), expected(model, inputs))
+    close(backend.run(native, inputs, signature), expected(model, inputs))
 
 
 def _trainer(backend: Backend) -> Trainer:
