@@ -238,6 +238,12 @@ FINDINGS = {
         }""",
         on=("torch", "keras"),
     ),
+    "one size is reduced": Found(
+        """g (float[n, t] x) => (int64 y, int64 z, int64[1] w) <int64 first = {0}, int64[1] axis = {0}> {
+            s = Shape(x) n = Gather(s, first)
+            y = ReduceProd<keepdims = 1>(n) z = ReduceSum<keepdims = 1>(n) w = ReduceSum(s, axis)
+        }"""
+    ),
     "numbers up to one that lies before the first": Found(
         "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
     ),

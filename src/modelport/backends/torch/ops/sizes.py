@@ -203,14 +203,14 @@ def reshape(x: Ints, shape: Ints, *, allowzero: int = 0) -> Any:
 def reduce_prod(x: Ints, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
     if (axes is None or not axes.items) and noop_with_empty_axes:
         return NotImplemented
-    return Ints((reduce(operator.mul, x.items, 1),), keepdims, x.dtype)
+    return Ints((reduce(operator.mul, x.items, 1),), x.rank if keepdims else 0, x.dtype)
 
 
 @size_op("ReduceSum")
 def reduce_sum(x: Ints, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
     if (axes is None or not axes.items) and noop_with_empty_axes:
         return NotImplemented
-    return Ints((reduce(operator.add, x.items, 0),), keepdims, x.dtype)
+    return Ints((reduce(operator.add, x.items, 0),), x.rank if keepdims else 0, x.dtype)
 
 
 @size_op("ConstantOfShape")
