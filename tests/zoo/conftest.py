@@ -1,0 +1,20 @@
+"""What every test of a large model leaves behind is given back before the next one."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Drop what the frameworks keep of the models of a test."""
+    yield
+    if (keras := sys.modules.get("keras")) is not None:
+        keras.backend.clear_session()
+    if (dynamo := sys.modules.get("torch._dynamo")) is not None:
+        dynamo.reset()
+    gc.collect()
