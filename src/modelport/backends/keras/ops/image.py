@@ -12,7 +12,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.interpolate import Axis, taps
 from modelport.backends.keras.ops.registry import Array, Ints, NeedsValues, Sizes, op, spatial
-from modelport.backends.keras.ops.tensors import along, cast, dtype, is_float, plus, rank, size, sizes, static
+from modelport.backends.keras.ops.tensors import along, cast, dtype, inner_sizes, is_float, plus, rank, size, sizes
 
 
 def _place(axis: int, count: int) -> int:
@@ -159,7 +159,7 @@ def grid_sample(x: Any, grid: Any, *, align_corners: int = 0, mode: str = "linea
     for corner in product(*choices):
         term = _at(rows, corner, lengths, edges, padding_mode)
         total = term if total is None else plus(total, term)
-    return ops.reshape(total, (-1, *static(grid)[1:-1], size(x, -1)))
+    return ops.reshape(total, (-1, *inner_sizes(grid)[:-1], size(x, -1)))
 
 
 def _neighbours(place: Any, kind: str) -> list[tuple[Any, Any]]:
@@ -188,7 +188,7 @@ def _at(rows: Any, corner: Any, lengths: list[int], edges: Any, padding_mode: st
         flat = index if flat is None else plus(ops.multiply(flat, n), index)
         if weight is not None:
             share = weight if share is None else ops.multiply(share, weight)
-    places = math.prod(static(flat)[1:])
+    places = math.prod(inner_sizes(flat))
     found = ops.take_along_axis(rows, ops.reshape(flat, (-1, places, 1)), axis=1)
     return found if share is None else ops.multiply(found, cast(ops.reshape(share, (-1, places, 1)), dtype(rows)))
 

@@ -88,6 +88,11 @@ def static(x: Any) -> tuple[int, ...]:
     return tuple(size(x, axis) for axis in range(rank(x)))
 
 
+def inner_sizes(x: Any) -> tuple[int, ...]:
+    """All sizes but that of the batch, which must be static."""
+    return tuple(size(x, axis) for axis in range(1, rank(x)))
+
+
 def cast(x: Any, to: str) -> Any:
     """A tensor in a dtype; itself where it has it."""
     if dtype(x) == to:
