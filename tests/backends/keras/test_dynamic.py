@@ -412,3 +412,32 @@ def test_a_model_with_a_branch_and_a_loop_is_fitted_and_predicts() -> None:
     losses = native.fit(x, y, batch_size=9, epochs=3, shuffle=False, verbose=0).history["loss"]
     assert losses[2] < losses[1] < losses[0]
     np.testing.assert_allclose(native.predict(x, batch_size=9, verbose=0), native(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_long_loop_runs_as_a_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelport.backends.keras.dynamic import control
+
+    model = model_of("""f (float[b,3] x, int64 n) => (float[b,3] y, float[r,b,3] all) {
+        y, all = Loop (n, , x) <body = g (int64 i, bool go, float[b,3] s) => (bool on, float[b,3] t, float[b,3] each) {
+            j = Cast <to = 1> (i)  t = Add (s, j)  each = Sin (t)  on = Identity (go)
+        }>
+    }""")
+    built, inputs = build(ir.serde.deserialize_model(model)), (draw(2, 3), np.int64(50))
+    rounds: list[Any] = []
+    evaluate = control.evaluate
+    monkeypatch.setattr(control, "evaluate", lambda *given: rounds.append(given) or evaluate(*given))
+    found = built.native([tf.constant(x) for x in inputs])
+    for mine, theirs in zip(found, reference(model, inputs), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    assert len(rounds) < 10
+
+
+def test_a_long_loop_whose_state_grows_stays_right() -> None:
+    model = model_of("""f (float[a] x, int64 n) => (float[c] y) {
+        zero = Constant <value_ints = [0]> ()
+        y = Loop (n, , x) <body = g (int64 i, bool go, float[d] s) => (bool on, float[e] t) {
+            j = Cast <to = 1> (i)  k = Unsqueeze (j, zero)  t = Concat <axis = 0> (s, k)  on = Identity (go)
+        }>
+    }""")
+    built, inputs = build(ir.serde.deserialize_model(model)), (draw(2), np.int64(20))
+    np.testing.assert_allclose(built.native([tf.constant(x) for x in inputs]), reference(model, inputs)[0], rtol=1e-6)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from modelport.backends.keras.dynamic.evaluate import element_dtype, evaluate, tensor_dtype
 from modelport.backends.keras.dynamic.table import dynamic, scalar, shape
-from modelport.core.errors import UnsupportedModelError
+from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
 
 Step = Callable[[Any, list[Any]], tuple[Any, list[Any], list[Any]]]
 """One round: its number and the states -> whether to go on, the new states, what is collected."""
@@ -123,13 +123,40 @@ def _repeated(step: Step, limit: Any, go: Any, states: list[Any], outputs: Seque
 
 def _counted(step: Step, limit: Any, go: bool, states: list[Any], collected: Sequence[ir.Value]) -> list[Any]:
     rows: list[list[Any]] = [[] for _ in collected]
-    index = 0
+    index, run = 0, step
     while go and (limit is None or index < int(limit)):
-        keep, states, found = step(tf.constant(index, tf.int64), states)
+        if index == _PLAIN_ROUNDS and all(tf.is_tensor(state) for state in states):
+            run = _compiled(step)
+        keep, states, found = run(tf.constant(index, tf.int64), states)
         for row, value in zip(rows, found, strict=True):
             row.append(value)
         go, index = bool(keep), index + 1
     return [*states, *(tf.stack(row) if row else _none(value) for row, value in zip(rows, collected, strict=True))]
+
+
+_PLAIN_ROUNDS = 4
+"""A loop that goes on after so many rounds is worth a graph of its own."""
+
+
+def _compiled(step: Step) -> Step:
+    """A round as TensorFlow's graph, which is many times faster than one operator after the other.
+
+    It stays as it is where a graph cannot hold it.
+    """
+    traced = tf.function(step, autograph=False, reduce_retracing=True)
+    holds = True
+
+    def run(index: Any, states: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        nonlocal holds
+        if holds:
+            try:
+                results: tuple[Any, list[Any], list[Any]] = traced(index, states)
+                return results
+            except (UnsupportedModelError, UnsupportedOpError):
+                holds = False
+        return step(index, states)
+
+    return run
 
 
 def _none(value: ir.Value) -> Any:
