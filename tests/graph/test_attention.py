@@ -116,15 +116,23 @@ def test_minus_infinity_is_a_mask_of_conditions() -> None:
 def _causal(kind: str) -> ir.Model:
     """Attention under a lower triangle that a graph adds, selects, or computes."""
     tape = ir.tape.Tape()
-    q, k, v = (ir.val(n, dtype=ir.DataType.FLOAT, shape=["b", H, T, D]) for n in "qkv")
+    steps = "t" if kind.endswith("any length") else T
+    q, k, v = (ir.val(n, dtype=ir.DataType.FLOAT, shape=["b", H, steps, D]) for n in "qkv")
     kt = tape.op("Transpose", [k], {"perm": (0, 1, 3, 2)})
     scores = tape.op("MatMul", [q, kt])
-    infinity = np.array(-np.inf, np.float32)
+    infinity = np.array(LOW if kind.startswith("low") else -np.inf, np.float32)
     lower = np.tril(np.ones((1, 1, T, T), bool))
     if kind == "added":
         array = np.where(lower, np.float32(0), infinity)
         scores = tape.op("Add", [scores, tape.initializer(ir.tensor(array, name="mask"))])
-    elif kind == "selected":
+    elif kind == "low for any length":
+        length = tape.op("Shape", [q], {"start": 2, "end": 3})
+        size = tape.op("Concat", [length, length], {"axis": 0})
+        full = tape.op("Expand", [tape.initializer(ir.tensor(np.array([[True]]), name="yes")), size])
+        axes = tape.initializer(ir.tensor(np.array([0, 1]), name="axes"))
+        mask = tape.op("Unsqueeze", [tape.op("Trilu", [full], {"upper": 0}), axes])
+        scores = tape.op("Where", [mask, scores, tape.initializer(ir.tensor(infinity, name="fill"))])
+    elif kind in ("selected", "low"):
         mask, fill = (tape.initializer(ir.tensor(a, name=n)) for n, a in (("mask", lower), ("fill", infinity)))
         scores = tape.op("Where", [mask, scores, fill])
     else:
@@ -138,7 +146,7 @@ def _causal(kind: str) -> ir.Model:
     return normalize(ir.Model(graph, ir_version=10))
 
 
-@pytest.mark.parametrize("kind", ["added", "selected", "computed"])
+@pytest.mark.parametrize("kind", ["added", "selected", "computed", "low", "low for any length"])
 def test_a_lower_triangle_is_a_word(kind: str) -> None:
     model = _causal(kind)
     inputs = {name: _values((B, H, T, D), seed) for seed, name in enumerate("qkv")}
@@ -148,6 +156,19 @@ def test_a_lower_triangle_is_a_word(kind: str) -> None:
     assert node.attributes["is_causal"].value == 1
     assert len(node.inputs) == 3
     np.testing.assert_allclose(evaluate(model, inputs)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_of_a_triangle_that_all_queries_share_is_no_triangle() -> None:
+    body = f"row = Constant<value=bool[1,{S}] {{1{',0' * (S - 1)}}}>() s = Where(row, m, low)"
+    node = _recognized(START + "m = MatMul(q, kt) " + body + END)
+    assert "is_causal" not in node.attributes
+
+
+def test_values_made_for_masks_have_names_of_their_own() -> None:
+    model = _model(START + "m = MatMul(q, kt) c = Greater(bias, half) s = Where(c, m, low)" + END)
+    recognize_layers(model)
+    names = [value.name for node in model.graph for value in node.outputs]
+    assert len(names) == len(set(names))
 
 
 def test_heads_that_a_group_of_queries_shares_are_not_repeated() -> None:

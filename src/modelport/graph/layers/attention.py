@@ -54,6 +54,7 @@ def _recognize(model: ir.Model, softmax: ir.Node) -> bool:
         return False
     if not scores.masks.fit(softmax.inputs[0]):
         return False
+    scores.masks.close()
     attributes: dict[str, float | int] = {}
     features = scores.query.shape[-1] if scores.query.shape is not None else None
     if not isinstance(features, int) or not math.isclose(scores.scale, features**-0.5, rel_tol=1e-6):

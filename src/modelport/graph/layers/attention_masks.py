@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,11 +16,16 @@ _LOWEST = -1e30
 
 @dataclass(frozen=True)
 class _Selection:
-    """`Where(condition, scores, fill)`, or with its last inputs swapped where `seen` is false."""
+    """`Where(condition, scores, fill)`, or with its last inputs swapped where `seen` is false.
+
+    Attributes:
+        triangle: whether the condition holds for the keys up to a query's own place.
+    """
 
     condition: ir.Value
     seen: bool
     fill: float
+    triangle: bool
 
 
 @dataclass
@@ -54,11 +60,21 @@ class Masks:
         wide = scores.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
         if fill != -np.inf and not (wide and fill <= _LOWEST):
             return False
-        if seen and fill == -np.inf and _is_triangle(condition):
+        triangle = seen and _is_triangle(condition) and _has_queries(condition, scores)
+        if triangle and fill == -np.inf:
             self.is_causal = True
         else:
-            self._selected.append(_Selection(condition, seen, fill))
+            self._selected.append(_Selection(condition, seen, fill, triangle))
         return True
+
+    def close(self) -> None:
+        """Say what the masks are together, once all are known.
+
+        Under a triangle alone every query sees a key, and beside its score even a finite number this low is lost.
+        """
+        if len(self._selected) == 1 and not self._added and self._selected[0].triangle:
+            self._selected.clear()
+            self.is_causal = True
 
     def fit(self, scores: ir.Value) -> bool:
         """Whether every mask has the keys as its last axis, and no more axes than the scores."""
@@ -125,7 +141,7 @@ def fits(mask: ir.Value, scores: ir.Value) -> bool:
     if mask.shape is None or scores.shape is None or not 1 <= len(mask.shape) <= len(scores.shape):
         return False
     last, keys = mask.shape[-1], scores.shape[-1]
-    return last == keys and (isinstance(last, int) or last.value is not None)
+    return _is_same(last, keys)
 
 
 def constant_of(model: ir.Model, array: np.ndarray) -> ir.Value:
@@ -203,9 +219,37 @@ def _is_true(value: ir.Value | None) -> bool:
 
 
 def _is_triangle(condition: ir.Value) -> bool:
-    """Whether a constant condition is the lower triangle."""
+    """Whether a condition is the lower triangle: as a constant, or made for any number of queries and keys."""
+    node = condition.producer()
+    while node is not None and is_op(condition, "Unsqueeze") and _is_matrix_of(node.inputs[0], condition):
+        assert node.inputs[0] is not None
+        condition = node.inputs[0]
+        node = condition.producer()
+    if node is not None and is_op(condition, "Trilu"):
+        diagonal = scalar(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else 0
+        return diagonal == 0 and node.attributes.get_int("upper", 1) == 0 and _is_true(node.inputs[0])
     matrix = _matrix(condition)
     return matrix is not None and matrix.dtype == bool and bool((matrix == np.tril(np.ones_like(matrix))).all())
+
+
+def _is_matrix_of(inner: ir.Value | None, outer: ir.Value) -> bool:
+    """Whether the last two axes of a value are those of another with more axes before them."""
+    if inner is None or inner.shape is None or outer.shape is None or len(inner.shape) < 2:
+        return False
+    pairs = zip(inner.shape[-2:], outer.shape[-2:], strict=True)
+    return all(_is_same(size, other) for size, other in pairs)
+
+
+def _has_queries(condition: ir.Value, scores: ir.Value) -> bool:
+    """Whether a condition says something of every query by itself, and not of all the same."""
+    if condition.shape is None or scores.shape is None or min(len(condition.shape), len(scores.shape)) < 2:
+        return False
+    return _is_same(condition.shape[-2], scores.shape[-2])
+
+
+def _is_same(size: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
+    """Whether two sizes are one."""
+    return size == other and (isinstance(size, int) or size.value is not None)
 
 
 def _is_causal_bias(value: ir.Value) -> bool:
@@ -289,10 +333,16 @@ def _folded(before: ir.Node, op_type: str, values: list[ir.Value], kind: ir.Data
     return total
 
 
+_MADE = "modelport.masks"
+"""Where a node keeps how many values of each operator were made for it, in its `meta`."""
+
+
 def _made(before: ir.Node, op_type: str, inputs: list[ir.Value], kind: ir.DataType | None) -> ir.Value:
     """A new value of the inputs' broadcast shape."""
     value = insert(before, op_type, inputs)
-    value.name = f"{before.name}/{op_type.lower()}"
+    made: Counter[str] = before.meta.setdefault(_MADE, Counter())
+    made[op_type] += 1
+    value.name = f"{before.name}/{op_type.lower()}" + (f"_{made[op_type] - 1}" if made[op_type] > 1 else "")
     value.type = None if kind is None else ir.TensorType(kind)
     value.shape = _broadcast([each.shape for each in inputs])
     return value
