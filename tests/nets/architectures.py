@@ -5,6 +5,7 @@ Where a family repeats a block, it is repeated once or twice only: what can go w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.nets.vision import torchvision_models
@@ -73,7 +74,7 @@ DETECTION = {
 """What is a net in a detector: backbone and head. What follows takes a list of images and finds any number of boxes."""
 VIDEO = {
     "video.mc3_18": _video(8, 32),
-    "video.mvit_v2_s": _video(16, 224),
+    "video.mvit_v2_s": _video(8, 64),
     "video.r2plus1d_18": _video(8, 32),
     "video.r3d_18": _video(8, 32),
     "video.s3d": _video(16, 224),
@@ -213,6 +214,24 @@ TIMM = {
 TORCHVISION = CLASSIFICATION | SEGMENTATION | DETECTION | VIDEO
 
 
+def _mvit_v2() -> Any:
+    """The blocks of the small MViT once each, for small videos; torchvision's own function has one size only."""
+    from torchvision.models.video.mvit import MSBlockConfig, MViT
+
+    strides = [([1, 1, 1], [1, 8, 8]), ([1, 2, 2], [1, 4, 4]), ([1, 1, 1], [1, 4, 4]), ([1, 2, 2], [1, 2, 2])]
+    channels, heads = (96, 96, 192, 192, 384), (1, 2, 2, 4)
+    blocks = [
+        MSBlockConfig(heads[i], channels[i], channels[i + 1], [3, 3, 3], [3, 3, 3], *strides[i]) for i in range(4)
+    ]
+    return MViT(
+        (64, 64), 8, blocks, residual_pool=True, residual_with_cls_embed=False, rel_pos_embed=True, proj_after_attn=True
+    )  # fmt: skip
+
+
+SMALLER: dict[str, Callable[[], Any]] = {"video.mvit_v2_s": _mvit_v2}
+"""Architectures that torchvision makes in one size, which is too large to run eagerly in Keras (20 GB of memory)."""
+
+
 def torchvision_net(name: str) -> Any:
     """An untrained net of torchvision by its dotted name within `torchvision.models`; of a detector, what is a net."""
     import torch
@@ -221,7 +240,7 @@ def torchvision_net(name: str) -> Any:
     make: Any = torchvision_models()
     for part in name.split("."):
         make = getattr(make, part)
-    net = make(weights=None, **TORCHVISION[name].options).eval()
+    net = (SMALLER[name]() if name in SMALLER else make(weights=None, **TORCHVISION[name].options)).eval()
     return _before_boxes(net) if name in DETECTION else net
 
 
