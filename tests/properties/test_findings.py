@@ -244,6 +244,19 @@ FINDINGS = {
             y = ReduceProd<keepdims = 1>(n) z = ReduceSum<keepdims = 1>(n) w = ReduceSum(s, axis)
         }"""
     ),
+    "the norm of large integers is exact": Found(
+        "g (int64 x) => (int64[1] y) <int64[1] large = {2147483647}> { y = ReduceL2(large) }", on=("torch", "keras")
+    ),
+    "half precision is clipped on one side": Found(
+        "g (float16[n, t] x) => (float16[a, b] y, float16[c, d] z) { y = Clip<max = 1.5>(x) z = Clip<min = 0.5>(x) }",
+        opset=10,
+        on=("torch", "keras"),
+    ),
+    "a number that is known is stacked": Found(
+        """g (float[n] x) => (double y, double[a] z) <double one = {1.5}, double two = {2.5}, int64[1] axis = {0}> {
+            y = Add(one, two) wide = Unsqueeze(y, axis) z = Concat<axis = 0>(wide, wide)
+        }"""
+    ),
     "numbers up to one that lies before the first": Found(
         "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
     ),

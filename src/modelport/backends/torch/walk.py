@@ -268,7 +268,8 @@ class Walk:
         assert value.dtype is not None
         # An integer beyond its dtype comes round, as it does where a run computes it.
         array = np.asarray(item).astype(value.dtype.numpy()).reshape([1] * len(value.shape or ()))
-        return Constant(ir.Value(name=value.name, const_value=ir.tensor(array)), array)
+        shape = ir.Shape(array.shape)
+        return Constant(ir.Value(name=value.name, type=value.type, shape=shape, const_value=ir.tensor(array)), array)
 
     def _name_steps(self, node: ir.Node, before: fx.Node | None) -> None:
         """Name what a node's result is computed by after the node, and after what it does."""

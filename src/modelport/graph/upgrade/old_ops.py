@@ -101,6 +101,14 @@ def _each_pixel(site: Rewrite, x: ir.Value, rest: Sequence[ir.Value], epsilon: f
     return site.op("Add", site.op("Mul", normal, scale), shift)
 
 
+@old("Clip", until=11)
+def clip(site: Rewrite) -> ir.Value:
+    """The bounds are inputs of the dtype of what is clipped now; one that is not given still bounds nothing."""
+    x = site.given(0)
+    bounds = [site.attribute(name) for name in ("min", "max")]
+    return site.op("Clip", x, *(None if bound is None else site.like(bound, x) for bound in bounds))
+
+
 @old("Pad", until=11)
 def pad(site: Rewrite) -> ir.Value:
     """The number to pad with is an input now, and only where it is one that pads."""

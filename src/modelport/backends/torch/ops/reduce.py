@@ -19,7 +19,13 @@ def _same(x: Any) -> Any:
     return x
 
 
-def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _same, empty: Any = None) -> None:
+def _reduction(
+    name: str,
+    function: Reduction,
+    before: Callable[[Any], Any] = _same,
+    empty: Any = None,
+    after: Callable[[Any], Any] | None = None,
+) -> None:
     """Register a reduction.
 
     Args:
@@ -27,24 +33,29 @@ def _reduction(name: str, function: Reduction, before: Callable[[Any], Any] = _s
         function: takes a tensor, the axes and whether to keep them.
         before: what is applied to the elements first; also where no axis is reduced.
         empty: the value over no elements, where torch has none.
+        after: what is applied to the result, which is no integer in between.
     """
+
+    def reduced(x: Tensor, values: Any, axes: list[int], keepdims: bool) -> Any:
+        exact = x.element.is_floating_point or x.element.is_complex
+        y = function(values, axes, keepdims)
+        if after is not None:
+            y = after(y if exact else y.to(torch.float64))
+        return y if exact else y.to(x.element)
 
     @op(name)
     def apply(
         x: Tensor, axes: Sizes | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0, node: ir.Node
     ) -> Any:
-        exact = x.element.is_floating_point or x.element.is_complex
         chosen = [axis % x.rank for axis in axes] if axes and _plain(axes) else axes or list(range(x.rank))
         if not chosen or (not axes and noop_with_empty_axes):
-            y = function(before(x).unsqueeze(0), [0], False)
-            return y if exact else y.to(x.element)
+            return reduced(x, before(x).unsqueeze(0), [0], False)
         if empty is not None and 0 in x.dims:
             shape = node.outputs[0].shape
             if shape is None or not shape.is_static():
                 raise CannotBuild("it reduces an empty axis and the shape of its output is not known")
             return x.new_full(tuple(int(dim) for dim in shape), empty(x.element))
-        y = function(before(x), chosen, bool(keepdims))
-        return y if exact else y.to(x.element)
+        return reduced(x, before(x), chosen, bool(keepdims))
 
 
 def _plain(axes: list[Any]) -> bool:
@@ -101,10 +112,10 @@ _reduction("ReduceMean", _mean, _wide)
 _reduction("ReduceMax", _max, empty=_lowest)
 _reduction("ReduceMin", _min, empty=_highest)
 _reduction("ReduceL1", _sum, torch.abs)
-_reduction("ReduceL2", lambda x, axes, keepdims: torch.sqrt(_sum(x, axes, keepdims)), torch.square)
+_reduction("ReduceL2", _sum, torch.square, after=torch.sqrt)
 _reduction("ReduceSumSquare", _sum, torch.square)
-_reduction("ReduceLogSum", lambda x, axes, keepdims: torch.log(_sum(x, axes, keepdims)))
-_reduction("ReduceLogSumExp", _logsumexp)
+_reduction("ReduceLogSum", _sum, after=torch.log)
+_reduction("ReduceLogSumExp", _logsumexp, _wide)
 
 
 def _arg(x: Tensor, axis: int, keepdims: int, select_last_index: int, function: Any) -> Any:
