@@ -169,7 +169,8 @@ def resize(s: Scope) -> None:
         # Where a quotient of sizes is no short binary fraction, the nearest of two pixels hangs on its last bit.
         sizes = [x.dims[axis] * s.integer(1, 2) if mode == "nearest" else s.integer(1, 8) for axis in axes]
         target = [*([] if short else x.dims[:2]), *sizes]
-        if s.opset >= 18 and s.chance(20):
+        # A policy makes a scale of the sizes again, of which the same holds.
+        if s.opset >= 18 and s.chance(20) and settings["coordinate_transformation_mode"] != "pytorch_half_pixel":
             settings["keep_aspect_ratio_policy"] = s.choose(["not_larger", "not_smaller", "stretch"]) if short else None
         s.op("Resize", x, empty, empty, s.ints(target), **settings)
         return
