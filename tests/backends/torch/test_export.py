@@ -338,6 +338,23 @@ def test_a_tensor_is_taken_from_a_number(number: float, dtype: torch.dtype) -> N
     assert differences(_Mask(number), example) == [0, 0, 0]
 
 
+def _of_any_length(net: nn.Module, length: int) -> list[float]:
+    """How a net of (batch, length) differs from its graph, which is exported at a length, at another one."""
+    example = torch.arange(2.0 * length).reshape(2, length)
+    signature = BACKEND.signature(net, example)
+    signature = signature.with_dims({signature.inputs[0].name: ("batch", "length")})
+    return differences(net, example, signature, length=2 * length + 3)
+
+
+def test_what_cuts_off_nothing_of_the_example_takes_any_size() -> None:
+    class Cropping(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            start = (x.shape[1] - 6) // 2
+            return x[:, start : start + 6]
+
+    assert max(_of_any_length(Cropping(), 6)) == 0
+
+
 class _Joined(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         heads = x.unflatten(-1, (2, 3)).transpose(1, 2)

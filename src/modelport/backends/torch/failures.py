@@ -35,7 +35,7 @@ def explain(
     if isinstance(exc, ModelPortError):
         return exc
     name, text = type(module).__name__, str(exc)
-    if "specialized it to be a constant" in text or "Constraints violated" in text:
+    if fixes_a_size(exc):
         return _fixed_dimension(name, text, signature, _fixing_line(attempt))
     where = user_line(exc)
     if "data-dependent" in text:
@@ -52,6 +52,11 @@ def explain(
         f"{name} cannot be exported{where}: {type(exc).__name__}: {_first_paragraph(text)}. Rewrite that line with "
         "tensor operations that torch.export traces."
     )
+
+
+def fixes_a_size(exc: BaseException) -> bool:
+    """Whether torch refuses to export a model because it takes a dimension of any size to have one."""
+    return "specialized it to be a constant" in str(exc) or "Constraints violated" in str(exc)
 
 
 def explain_translation(exc: BaseException, name: str) -> ModelPortError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from modelport.backends.torch.attention_rates import restore_rates
 from modelport.backends.torch.convolution import keep_groups
-from modelport.backends.torch.failures import explain
+from modelport.backends.torch.failures import explain, fixes_a_size
 from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
 from modelport.backends.torch.outputs import plain_tree
 from modelport.backends.torch.pooling import keep_pooling
@@ -48,17 +48,21 @@ def trace_plain(native: Any, example: Arrays, signature: Signature) -> ExportedP
         UnsupportedModelError: torch cannot trace the model; the message names the line of its code.
     """
     module = _convertible(native, example, signature)
-    call = _call(native, example, signature)
-    shapes = _dynamic_shapes(module, call, signature)
     device = device_of(native)
     with evaluating(module), torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
 
-        def attempt() -> ExportedProgram:
+        def attempt(larger: bool = False) -> ExportedProgram:
+            call = _call(native, example, signature, larger=larger)
+            shapes = _dynamic_shapes(module, call, signature)
             return torch.export.export(module, *call, dynamic_shapes=shapes, strict=False)
 
         try:
             return attempt()
         except Exception as exc:
+            # An example on the edge of what is cut off or padded lets torch take its size for the only one.
+            if fixes_a_size(exc):
+                with suppress(Exception):
+                    return attempt(larger=True)
             raise explain(exc, module, signature, attempt) from exc
 
 
@@ -109,10 +113,11 @@ def _dynamic_shapes(module: nn.Module, call: Call, signature: Signature) -> Any:
     return shapes.dynamic_shapes(module, call.args, call.kwargs)
 
 
-def _call(native: Any, example: Arrays, signature: Signature) -> Call:
-    """The example as tensors of their own, with rows enough for every symbolic dimension."""
+def _call(native: Any, example: Arrays, signature: Signature, *, larger: bool = False) -> Call:
+    """The example as tensors of their own, with rows enough for every symbolic dimension, or over twice as many."""
     stand_ins = {spec.name: _stand_in(example[spec.name], spec) for spec in signature.inputs}
     sizes = _sizes(stand_ins, signature)
+    sizes = {dim: 2 * size + 1 for dim, size in sizes.items()} if larger else sizes
     arrays = {spec.name: resized(stand_ins[spec.name], spec.shape or (), sizes) for spec in signature.inputs}
     call = tensors_of(arrays, signature, device_of(native))
     return Call(map_tree(torch.clone, call.args), map_tree(torch.clone, call.kwargs))
