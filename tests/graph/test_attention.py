@@ -126,8 +126,8 @@ def _causal(kind: str) -> ir.Model:
         array = np.where(lower, np.float32(0), infinity)
         scores = tape.op("Add", [scores, tape.initializer(ir.tensor(array, name="mask"))])
     elif kind == "low for any length":
-        length = tape.op("Shape", [q], {"start": 2, "end": 3})
-        size = tape.op("Concat", [length, length], {"axis": 0})
+        scores = tape.op("Mul", [scores, tape.initializer(ir.tensor(np.float32(0.5), name="half"))])
+        size = tape.op("Shape", [scores], {"start": 2})
         full = tape.op("Expand", [tape.initializer(ir.tensor(np.array([[True]]), name="yes")), size])
         axes = tape.initializer(ir.tensor(np.array([0, 1]), name="axes"))
         mask = tape.op("Unsqueeze", [tape.op("Trilu", [full], {"upper": 0}), axes])

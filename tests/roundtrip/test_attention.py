@@ -87,3 +87,12 @@ def test_torchs_own_attention_keeps_its_packed_projection_a_layer() -> None:
     assert set(home.parameters()) == set(there.parameters()) == set(net.state_dict())
     assert len(_calls(home.native)) == 1
     assert mp.compare(net, home, X).ok
+
+
+def test_a_causal_attention_of_keras_for_any_length_is_one_call_in_torch() -> None:
+    import keras
+
+    x = keras.Input((None, 6), name="x")
+    net = keras.Model(x, keras.layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True))
+    (call,) = _calls(mp.transfer(net, to="torch").native)
+    assert call.kwargs == {"is_causal": True}

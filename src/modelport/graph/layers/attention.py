@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelport.graph.layers.attention_masks import Masks, bare_condition, constant_of, only_sighted, share_masks
+from modelport.graph.layers.attention_sizes import read_sizes_off_factors
 from modelport.graph.splice import BUILD_DOMAIN, insert, is_op, only_use, replace_outputs, scalar
 
 
@@ -36,6 +37,7 @@ def recognize_attention(model: ir.Model) -> int:
     Args:
         model: a normalised graph with shapes inferred.
     """
+    read_sizes_off_factors(model)
     found = 0
     for node in list(model.graph.all_nodes()):
         if node.op_type == "Softmax" and not node.domain and node.graph is not None:
