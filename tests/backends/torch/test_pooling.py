@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modelport.backends.torch.pooling import windows
+from modelport.backends.torch.translations.pooling import windows
 from tests.backends.torch.test_export import differences, exported, operators
 
 

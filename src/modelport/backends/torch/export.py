@@ -27,7 +27,7 @@ from modelport.backends.torch.run import as_module, tensor_spec
 from modelport.backends.torch.trace import prepare, trace
 from modelport.backends.torch.whole import lower_whole
 from modelport.core.backend import Exported
-from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
+from modelport.core.errors import UnsupportedModelError
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature, TensorSpec
 from modelport.graph.normal import tidy
@@ -82,8 +82,6 @@ def _translate(program: ExportedProgram, name: str) -> tuple[ir.Model, ExportedP
             verbose=False,
         )
     except Exception as exc:
-        if isinstance(exc.__cause__, UnsupportedOpError):
-            raise exc.__cause__ from exc
         raise explain_translation(exc, name) from exc
     assert exported is not None
     assert exported.exported_program is not None

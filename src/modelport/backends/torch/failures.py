@@ -69,6 +69,9 @@ def explain_translation(exc: BaseException, name: str) -> ModelPortError:
     causes = list(_causes(exc))
     where = _translated_line(causes)
     for cause in causes:
+        if isinstance(cause, UnsupportedOpError):
+            told = f"{name} cannot be written as ONNX{where}: {cause}" if where else str(cause)
+            return UnsupportedOpError(told, op_type=cause.op_type, node=cause.node)
         if type(cause).__name__ == "DispatchError":
             op = "".join(re.findall(r"op='([\w.]+)'", str(cause))[:1]) or "an operator"
             return UnsupportedOpError(

@@ -19,7 +19,9 @@ import onnxscript
 import torch
 from torch.overrides import TorchFunctionMode
 
-from modelport.backends.torch import convolution, indexing, pooling, whole
+from modelport.backends.torch import whole
+from modelport.backends.torch.translations import TRANSLATIONS
+from modelport.backends.torch.translations.quantization import SIMULATED
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.layers.recurrent_emit import emit_recurrent
 
@@ -75,6 +77,8 @@ class WholeRecurrentLayers(TorchFunctionMode):
         # A packed sequence has its batch sizes, a tensor, where these have the parameters.
         if name in RECURRENT and func is getattr(torch._VF, name) and not isinstance(args[3], torch.Tensor):
             return recurrent_operator(name)(args[0], _listed(args[1]), *args[2:])
+        if (simulated := SIMULATED.get(func)) is not None:
+            return simulated(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -93,26 +97,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
     table[torch.ops.modelport.dropout.default] = _dropout
     table[torch.ops.modelport.feature_dropout.default] = _feature_dropout
     table[torch.ops.modelport.attention.default] = _attention
-    table[torch.ops.aten.sort.stable] = _stable_sort
-    table[torch.ops.aten.rsub.Scalar] = _taken_from
     table[torch.ops.modelport.whole.default] = whole.translate
-    return table | convolution.TRANSLATIONS | pooling.TRANSLATIONS | indexing.TRANSLATIONS
-
-
-def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """ONNX's TopK of everything: it too gives equal values in the order of their indices."""
-    op = onnxscript.opset21
-    size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
-    return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
-
-
-def _taken_from(x: Any, other: float, alpha: float = 1) -> Any:
-    """`other - alpha * x`; torch takes it apart into a difference whose first operand is no tensor."""
-    op, dtype = onnxscript.opset21, x.dtype
-    if isinstance(other, float) and not dtype.is_floating_point():
-        x, dtype = op.Cast(x, to=ir.DataType.FLOAT), ir.DataType.FLOAT
-    numbers = [ir.serde.serialize_tensor(ir.tensor(np.array(n, dtype.numpy()), dtype)) for n in (other, alpha)]
-    return op.Sub(op.Constant(value=numbers[0]), x if alpha == 1 else op.Mul(x, op.Constant(value=numbers[1])))
+    return table | TRANSLATIONS
 
 
 def _dropout(x: Any, p: float) -> Any:

@@ -12,13 +12,15 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from modelport.backends.torch.attention_rates import restore_rates
-from modelport.backends.torch.convolution import keep_groups
 from modelport.backends.torch.failures import explain, fixes_a_size
 from modelport.backends.torch.operators import RECURRENT, WholeRecurrentLayers, recurrent_operator
 from modelport.backends.torch.outputs import plain_tree
-from modelport.backends.torch.pooling import keep_pooling
 from modelport.backends.torch.program import Traced, placeholder_order
 from modelport.backends.torch.run import Call, as_module, device_of, evaluating, resized, tensors_of
+from modelport.backends.torch.translations.bags import keep_bags
+from modelport.backends.torch.translations.convolution import keep_groups
+from modelport.backends.torch.translations.linalg import keep_unchecked
+from modelport.backends.torch.translations.pooling import keep_pooling
 from modelport.backends.torch.whole import is_keeping, keeping_whole
 from modelport.core.errors import UnsupportedModelError
 from modelport.core.report import Note
@@ -192,6 +194,9 @@ def _keep_whole(node: torch.fx.Node, layers: Mapping[str, nn.Module], unused: Ma
     if namespace == "aten":
         keep_pooling(node)
         keep_groups(node)
+        keep_bags(node)
+        if note := keep_unchecked(node):
+            return [note]
     if node.target is torch.ops.aten.view.default:
         # Whether the elements lie side by side says nothing in a graph, and an operator of ours may lay them otherwise.
         node.target = torch.ops.aten.reshape.default

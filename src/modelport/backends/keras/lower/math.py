@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from modelport.backends.keras.lower.context import Context
 from modelport.backends.keras.lower.table import op
+from modelport.graph.special import ERFINV_FAR, ERFINV_NEAR
 
 UNARY = {
     "Abs": "Abs", "Neg": "Neg", "Sqrt": "Sqrt", "Exp": "Exp", "Log": "Log", "Sin": "Sin", "Cos": "Cos", "Tan": "Tan",
@@ -97,22 +98,12 @@ def erfc(g: Context, x: ir.Value) -> ir.Value:
     return g("Sub", 1, g("Erf", x))
 
 
-_ERFINV_NEAR = (
-    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
-    0.246640727, 1.50140941,
-)  # fmt: skip
-_ERFINV_FAR = (
-    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
-    1.00167406, 2.83297682,
-)  # fmt: skip
-
-
 @op("Erfinv")
 def erfinv(g: Context, x: ir.Value) -> ir.Value:
     """Giles, Approximating the erfinv function, GPU Computing Gems, Jade edition (2012): single precision."""
     w = g("Neg", g("Log", g("Mul", g("Sub", 1, x), g("Add", x, 1))))
-    near = _polynomial(g, g("Sub", w, 2.5), _ERFINV_NEAR)
-    far = _polynomial(g, g("Sub", g("Sqrt", w), 3), _ERFINV_FAR)
+    near = _polynomial(g, g("Sub", w, 2.5), ERFINV_NEAR)
+    far = _polynomial(g, g("Sub", g("Sqrt", w), 3), ERFINV_FAR)
     return g("Mul", x, g("Where", g("Less", w, 5), near, far))
 
 

@@ -10,6 +10,8 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
+from modelport.backends.torch.translations.constants import constant, ints
+
 DOMAIN = "modelport"
 KINDS = {"adaptive_avg_pool": "mean", "adaptive_max_pool": "max"}
 """The start of the names of torch's operators, and which of the two the kind is."""
@@ -93,19 +95,15 @@ def _pooled(
     """One axis, with that many behind it, reduced to its windows."""
     op = onnxscript.opset21
     if indices.shape[1] == 1:
-        return op.Gather(x, op.Constant(value_ints=indices[:, 0].tolist()), axis=axis)
-    gathered = op.Gather(x, op.Constant(value=_tensor(indices, ir.DataType.INT64)), axis=axis)
-    axes = op.Constant(value_ints=[axis + 1])
+        return op.Gather(x, ints(*indices[:, 0]), axis=axis)
+    gathered = op.Gather(x, constant(indices, ir.DataType.INT64), axis=axis)
+    axes = ints(axis + 1)
     if kind == "max":
         return op.ReduceMax(gathered, axes, keepdims=0)
     if (weights == weights[0, 0]).all():
         return op.ReduceMean(gathered, axes, keepdims=0)
     factors = weights.reshape(*weights.shape, *[1] * behind)
-    return op.ReduceSum(op.Mul(gathered, op.Constant(value=_tensor(factors, dtype))), axes, keepdims=0)
-
-
-def _tensor(array: np.ndarray, dtype: ir.DataType) -> Any:
-    return ir.serde.serialize_tensor(ir.tensor(array.astype(dtype.numpy()), dtype))
+    return op.ReduceSum(op.Mul(gathered, constant(factors, dtype)), axes, keepdims=0)
 
 
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {torch.ops.modelport.adaptive_pool.default: adaptive_pool}

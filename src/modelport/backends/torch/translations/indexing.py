@@ -10,6 +10,8 @@ import onnxscript
 import torch
 from onnxscript.function_libs.torch_lib.ops import core
 
+from modelport.backends.torch.translations.constants import constant, ints
+
 
 def index(x: Any, indices: Sequence[Any]) -> Any:
     """`x[..., i, j, ...]` for integer tensors in neighbouring axes; torch's own translation for any other.
@@ -88,6 +90,44 @@ def slice_scatter(
     return op.Concat(*(part for part in parts if part is not None), axis=dim)
 
 
+def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
+    """`x` with elements replaced or added to; torch's own translation leaves int32 places as they are."""
+    return core.aten_index_put(x, [_wide(each) for each in indices], values, accumulate)
+
+
+def _wide(places: Any) -> Any:
+    if places is None or places.dtype != ir.DataType.INT32:
+        return places
+    wide = onnxscript.opset21.Cast(places, to=ir.DataType.INT64.value)
+    wide.dtype, wide.shape = ir.DataType.INT64, places.shape
+    return wide
+
+
+def masked_select(x: Any, mask: Any) -> Any:
+    """The elements for which a mask of the same shape, or one that stretches to it, is true."""
+    op = onnxscript.opset21
+    sizes = op.Shape(op.Where(mask, x, x))
+    return op.Compress(op.Reshape(op.Expand(x, sizes), ints(-1)), op.Reshape(op.Expand(mask, sizes), ints(-1)), axis=0)
+
+
+def scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool = True) -> Any:
+    """Elements put into `x` along an axis, joined with what is there and with one another.
+
+    torch's own translation does it for all but means.
+    """
+    if reduce != "mean":
+        return core.aten_scatter_reduce(x, dim, index, src, reduce, include_self)
+    op, dtype = onnxscript.opset21, x.dtype
+    none, one = constant(0, dtype), constant(1, dtype)
+    ones = op.Expand(one, op.Shape(index))
+    taken = op.Slice(src, ints(*[0] * len(index.shape)), op.Shape(index))
+    hit = op.ScatterElements(op.Expand(none, op.Shape(x)), index, ones, axis=dim, reduction="add")
+    old = x if include_self else op.Where(op.Greater(hit, none), none, x)
+    total = op.ScatterElements(old, index, taken, axis=dim, reduction="add")
+    counts = op.Add(hit, one) if include_self else op.Max(hit, one)
+    return op.Div(total, counts)
+
+
 LAST = 2**63 - 1
 """What torch calls the end of an axis."""
 
@@ -101,6 +141,9 @@ def _part(x: Any, dim: int, start: int, end: int) -> Any:
 
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.slice_scatter.default: slice_scatter,
+    torch.ops.aten.index_put.default: index_put,
+    torch.ops.aten.masked_select.default: masked_select,
+    torch.ops.aten.scatter_reduce.two: scatter_reduce,
     torch.ops.aten.index.Tensor: index,
     torch.ops.aten._unsafe_index.Tensor: index,
 }
