@@ -346,6 +346,14 @@ def _of_any_length(net: nn.Module, length: int) -> list[float]:
     return differences(net, example, signature, length=2 * length + 3)
 
 
+def test_a_tensor_is_taken_from_a_size() -> None:
+    class Backwards(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, (x.shape[1] - 1) - torch.arange(x.shape[1])]
+
+    assert max(_of_any_length(Backwards(), 5)) == 0
+
+
 def test_what_cuts_off_nothing_of_the_example_takes_any_size() -> None:
     class Cropping(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
