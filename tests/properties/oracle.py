@@ -136,18 +136,25 @@ def _settled(value: Any) -> Any:
 
 def trusted_to_runtime(node: onnx.NodeProto, opset: int) -> Iterator[str]:
     """The operators in a node and its subgraphs that ONNX Runtime is the oracle for."""
-    found = REFERENCE_IS_WRONG.get(node.op_type)
-    if found is not None and found[0](node, opset):
-        yield node.op_type
+    for each in _with_inner(node):
+        found = REFERENCE_IS_WRONG.get(each.op_type)
+        if found is not None and found[0](each, opset):
+            yield each.op_type
+
+
+def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """A node and those of its subgraphs."""
+    yield node
     for attribute in node.attribute:
         for inner in attribute.g.node:
-            yield from trusted_to_runtime(inner, opset)
+            yield from _with_inner(inner)
 
 
 def _by_runtime(node: onnx.NodeProto, feed: Mapping[str, Any], opset: int) -> Values:
-    found = RUNTIME_IS_WRONG.get(node.op_type)
-    if found is not None and found[0](node, opset):
-        raise NoOracle(f"ONNX Runtime is wrong: {found[1]}")
+    for each in _with_inner(node):
+        found = RUNTIME_IS_WRONG.get(each.op_type)
+        if found is not None and found[0](each, opset):
+            raise NoOracle(f"ONNX Runtime is wrong: {found[1]}")
     if any(array.size == 0 for array in feed.values() if isinstance(array, np.ndarray)):
         raise NoOracle("kernels of ONNX Runtime make other shapes of nothing than the standard")
     try:

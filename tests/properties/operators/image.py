@@ -183,14 +183,14 @@ def resize(s: Scope) -> None:
 def _check_placed(settings: dict[str, object], x: Value, axes: list[int], factors: list[float]) -> None:
     """The standard says where the samples lie, whatever the rounding.
 
-    What is one pixel wide is so by the size that is reached, which the evaluator takes before it is rounded down; of
-    two pixels around a centre that is shifted by the rest, the nearest hangs on the last bit.
+    What is one pixel wide is so by the size that is reached, which the evaluator takes before it is rounded down; where
+    the centre is shifted by the rest, the evaluator's choice of the pixels around it hangs on the last bit.
 
     Raises:
         Unfit: it does not.
     """
     place = settings["coordinate_transformation_mode"]
-    hangs = place == "half_pixel_symmetric" and settings["mode"] == "nearest"
+    hangs = place == "half_pixel_symmetric"
     sizes = [array.shape[axis] * factor for array in x.worlds for axis, factor in zip(axes, factors, strict=True)]
     if any(not size.is_integer() and (hangs or (place == "pytorch_half_pixel" and size < 2)) for size in sizes):
         raise Unfit
