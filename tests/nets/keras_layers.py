@@ -76,6 +76,16 @@ class Called(layers.Layer):
         return self.inner(x)
 
 
+class Frequencies(layers.Layer):
+    """Transforms of one and two dimensions, and back."""
+
+    def call(self, x: Any) -> Any:
+        real, imaginary = ops.rfft(x)
+        back = ops.irfft((real, imaginary * 0.5), fft_length=12)
+        forth = ops.fft2(ops.fft((x, x * 0.5)))
+        return ops.concatenate([back, *ops.ifft2(forth)], -1)
+
+
 class OneStep(layers.Layer):
     """A recurrent cell that is called by hand."""
 
@@ -222,6 +232,7 @@ CASES: dict[str, Case] = {
     "TimeDistributed on any length": Case(
         (None, *PICTURE), lambda x: layers.TimeDistributed(layers.Conv2D(2, 3, strides=2))(x)
     ),
+    "TimeDistributed masked": _ids((None,), _embedded(lambda x: layers.TimeDistributed(layers.Dense(3))(x))),
     # Attention.
     "MultiHeadAttention": Case(SEQUENCE, lambda x: layers.MultiHeadAttention(2, 4)(x, x)),
     "MultiHeadAttention on any length": Case(ANY_LENGTH, lambda x: layers.MultiHeadAttention(2, 4)(x, x)),
@@ -364,6 +375,7 @@ CASES: dict[str, Case] = {
     "Equalization": _picture(lambda x: Called(layers.Equalization())(x)),
     "Pipeline": _picture(lambda x: layers.Pipeline([layers.RandomFlip(), layers.Rescaling(1 / 255)])(x)),
     # Sound.
+    "Frequencies": Case((7, 16), lambda x: Frequencies()(x)),
     "STFTSpectrogram": Case((64, 1), lambda x: layers.STFTSpectrogram(frame_length=16, frame_step=8)(x)),
     "STFTSpectrogram of any length": Case(
         (None, 1), lambda x: layers.STFTSpectrogram(frame_length=16, frame_step=8, mode="magnitude")(x)

@@ -18,9 +18,9 @@ def replaced(layer: Any) -> Callable[..., Any]:
         return original
 
     def call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        if mask is not None or inputs.shape.rank is None or None in inputs.shape.as_list()[2:]:
+        if inputs.shape.rank is None or None in inputs.shape.as_list()[2:]:
             return original(inputs, training=training, mask=mask)
-        return _at_once(layer.layer, inputs, training)
+        return _at_once(layer.layer, inputs, training, mask)
 
     return call
 
@@ -30,11 +30,16 @@ def _has_own_call(layer: Any, name: str) -> bool:
     return type(layer).call is not known.call
 
 
-def _at_once(inner: Any, inputs: Any, training: Any) -> Any:
-    """A layer on every step of (batch, steps, ...): the steps are rows of one batch, where Keras loops over them."""
+def _at_once(inner: Any, inputs: Any, training: Any, mask: Any) -> Any:
+    """A layer on every step of (batch, steps, ...): the steps are rows of one batch, where Keras loops over them.
+
+    Where the number of steps is not fixed, Keras' own loop makes as many as there are examples.
+    """
     import tensorflow as tf
 
     settings = {"training": training} if inner._call_has_training_arg else {}
+    if mask is not None and inner._call_has_mask_arg:
+        settings["mask"] = tf.reshape(mask, tf.concat([[-1], tf.shape(mask)[2:]], 0))
     sizes = inputs.shape.as_list()
     outputs = inner.call(tf.reshape(inputs, [-1, *sizes[2:]]), **settings)
     front = [sizes[1]] if sizes[1] is not None else tf.shape(inputs)[1:2]

@@ -183,7 +183,8 @@ def _loop(g: Context, plan: _Plan) -> list[Any]:
         frame.values[plan.body.inputs[i].name] = inner.context(frame).cast(number, dtype_of(plan.body.inputs[i]))
     outputs = _outputs(g, plan, frame)
     on = going if plan.limits else _holds(g, plan, inner, outputs)
-    first = None if plan.limits else _holds(g, plan, None, starts)
+    # Without states, an input that is left out would be the last one, and a Loop has two at least.
+    first = np.asarray(True) if plan.limits else _holds(g, plan, None, starts)
     most = None if steps is None else g("Squeeze", steps, [0])
     results = g.many("Loop", [most, first, *starts], len(outputs), body=inner.finish([on, *outputs]))
     return _results(g, plan, list(results), steps)

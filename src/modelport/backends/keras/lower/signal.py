@@ -36,6 +36,29 @@ def rfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
     return _known(g, g("DFT", g("Unsqueeze", x, [-1]), None, np.asarray(-2, np.int64), onesided=1))
 
 
+@op("IRFFT", static=(1,))
+def irfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
+    shape, count = g.shape(0), int(length.ravel()[0])
+    have, needed = None if shape is None else shape[-1], count // 2 + 1
+    if have is None:
+        raise g.fail("the size of the axis that is transformed is not known")
+    if have > needed:
+        x = g("Slice", x, [0], [needed], [-2])
+    elif have < needed:
+        before = [0] * g.rank(0)
+        x = g("Pad", x, [*before, 0, *before[:-1], needed - have, 0])
+    found = g("DFT", x, np.asarray(count, np.int64), np.asarray(-2, np.int64), inverse=1, onesided=1)
+    return g("Gather", found, np.asarray(0, np.int64), axis=-1)
+
+
+@op("FFT", "IFFT", "FFT2D", "IFFT2D", "FFT3D", "IFFT3D")
+def fft(g: Context, x: ir.Value) -> ir.Value:
+    axes = {"2D": (-2, -3), "3D": (-2, -3, -4)}.get(g.op.type[-2:], (-2,))
+    for axis in axes:
+        x = g("DFT", x, None, np.asarray(axis, np.int64), inverse=int(g.op.type.startswith("I")))
+    return _known(g, x)
+
+
 @op("Real", "Imag")
 def part(g: Context, x: ir.Value) -> ir.Value:
     return g("Gather", x, np.asarray(int(g.op.type == "Imag"), np.int64), axis=-1)

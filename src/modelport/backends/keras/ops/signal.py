@@ -50,7 +50,7 @@ def transformed(x: Any, cosine: Any, sine: Any) -> Any:
 def dft(x: Any, count: Ints | None = None, axis: Ints | None = None, *, inverse: int = 0, onesided: int = 0) -> Any:
     along_axis = positive(axis[0] if axis else -2, rank(x))
     if onesided and inverse:
-        raise CannotBuild("the inverse of a one-sided transform has real results; use a two-sided one")
+        return _real_again(x, count[0] if count else 2 * (size(x, along_axis) - 1), along_axis)
     if sizes(x)[along_axis] is None and not count and not onesided:
         matrices = _fourier_of(x, along_axis, bool(inverse))
     else:
@@ -63,6 +63,22 @@ def dft(x: Any, count: Ints | None = None, axis: Ints | None = None, *, inverse:
     perm = (*order, along_axis, rank(x) - 1)
     result = transformed(ops.transpose(x, perm), *matrices)
     return ops.transpose(result, tuple(int(i) for i in np.argsort(perm)))
+
+
+def _real_again(x: Any, count: int, axis: int) -> Any:
+    """The real signal of `count` steps of which a one-sided transform is given: what stands twice in it counts twice."""
+    frequencies = np.arange(count // 2 + 1)
+    angles = 2 * np.pi * np.outer(frequencies, np.arange(count)) / count
+    twice = np.where((frequencies == 0) | (2 * frequencies == count), 1, 2)[:, None] / count
+    have = size(x, axis)
+    x = part(x, axis, 0, min(have, len(frequencies)))
+    x = padded(x, [(0, max(len(frequencies) - have, 0) if i == axis else 0) for i in range(rank(x))])
+    order = [i for i in range(rank(x) - 1) if i != axis]
+    perm = (*order, axis, rank(x) - 1)
+    turned = ops.transpose(x, perm)
+    cosine, sine = ((twice * wave(angles)).astype(dtype(x)) for wave in (np.cos, np.sin))
+    real = ops.subtract(ops.matmul(turned[..., 0], cosine), ops.matmul(turned[..., 1], sine))
+    return ops.transpose(ops.expand_dims(real, -1), tuple(int(i) for i in np.argsort(perm)))
 
 
 @op("STFT")
