@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.index import counting, length
-from modelport.backends.keras.ops.registry import CannotBuild, Ints, op
+from modelport.backends.keras.ops.registry import Ints, op
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import cast, dtype, keras_dtype, part, plus, positive, rank, size, sizes
 
@@ -66,7 +66,7 @@ def dft(x: Any, count: Ints | None = None, axis: Ints | None = None, *, inverse:
 
 
 def _real_again(x: Any, count: int, axis: int) -> Any:
-    """The real signal of `count` steps of which a one-sided transform is given: what stands twice in it counts twice."""
+    """The real signal of `count` steps that a one-sided transform is of: what stands twice in it counts twice."""
     frequencies = np.arange(count // 2 + 1)
     angles = 2 * np.pi * np.outer(frequencies, np.arange(count)) / count
     twice = np.where((frequencies == 0) | (2 * frequencies == count), 1, 2)[:, None] / count
