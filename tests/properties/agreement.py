@@ -73,8 +73,10 @@ def _trouble(backend: Backend, example: Example) -> str:
 
 
 def kind(told: str) -> str:
-    """What sort of trouble it is: errors by their class, differences all alike."""
+    """What sort of trouble it is: errors by their class, differences all alike, what a backend does not have apart."""
     head = told.partition(":")[0]
+    if head == REFUSAL:
+        return REFUSAL
     return head if head.endswith(("Error", "Exception", "Invalid", "Fail", "Argument")) else "wrong" if told else ""
 
 

@@ -260,6 +260,75 @@ FINDINGS = {
     "numbers up to one that lies before the first": Found(
         "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
     ),
+    "one number of half precision": Found("g (bfloat16 x) => (bfloat16 y) { y = Neg(x) }", on=("torch", "keras")),
+    "attention in the body of a loop": Found(
+        """g (float[2, 3, n, 4] x, int64 trips) => (float[a, b, c, d] y) {
+            y = Loop(trips, , x) <body = b (int64 i, bool c, float[2, 3, e, 4] s) => (bool go, float[f, g, h, j] next) {
+                go = Identity(c) next = Attention(s, s, s)
+            }>
+        }""",
+        opset=24,
+    ),
+    "what Keras takes for uint32": Found(
+        """g (uint64[n, 2] x, float[n] z) => (uint64[a] y, uint64[b, c] wide, uint64[d, e] half) <
+            uint64[2] large = {1099511627776, 5}, uint64[2] one = {1, 2}
+        > { y = Add(large, one) wide = Concat<axis = 0>(x, x) half = Trilu(x) }""",
+        on=("torch", "keras"),
+    ),
+    "a known number is dropped": Found("g (float[n] x) => (float y) <float one = {1.5}> { y = Dropout(one) }", opset=8),
+    "a product of integers comes round": Found(
+        """g (float[n] x) => (int32 y, int32 z) <int32[3] w = {65536, 65536, 3}> {
+            y = ReduceProd<keepdims = 0>(w) z = Neg(y)
+        }""",
+        on=("torch", "keras"),
+    ),
+    "a kernel is a weight elsewhere": Found(
+        """g (float[n, 2, 4, 4] x) => (float[a, b, c, d] y, float[e, f, h, i] z) <
+            int64[4] shape = {2, 3, 2, 2}, float[1] one = {1.0}
+        > { kernel = Expand(one, shape) y = ConvTranspose(x, kernel, b) z = Conv(x, w, c3) }""",
+        weights=(("b", (3,)), ("w", (3, 2, 2, 2)), ("c3", (3,))),
+    ),
+    "neighbours at a whole scale that do not come in equal numbers": Found(
+        """g (float[2, 2, n, t] x) => (float[a, b, c, d] y, float[e, f, h, i] z) <
+            float[4] scales = {1.0, 1.0, 2.0, 3.0}
+        > {
+            y = Resize<coordinate_transformation_mode = "asymmetric", nearest_mode = "round_prefer_ceil">(x, , scales)
+            z = Resize<nearest_mode = "ceil">(x, , scales)
+        }"""
+    ),
+    "elements of nothing are gathered": Found(
+        """g (float[0, n, t] x, int32[0, n, 2] places) => (float[a, b, c] y) {
+            y = GatherElements<axis = 2>(x, places)
+        }""",
+        on=("torch", "keras"),
+    ),
+    "a branch returns what is around it": Found(
+        """g (bool test, float[n, t] x, float[1, 4, 5, 5] image) => (float[a, b] y, float[c, d, e, f] z) {
+            p = Neg(x) z = DepthToSpace<blocksize = 2>(image)
+            y = If(test) <then_branch = t () => (float[g, h] q) { q = Transpose<perm = [0, 1]>(p) },
+                else_branch = u () => (float[i, j] r) { r = Abs(p) }>
+        }"""
+    ),
+    "places of maxima in a batch of any size": Found(
+        """g (float[n, 2, 3, 4] x) => (float[a, b, c, d] y, int64[e, f, h, i] places) {
+            y, places = MaxPool<kernel_shape = [2, 3], pads = [1, 1, 1, 1], strides = [1, 2]>(x)
+        }"""
+    ),
+    "channels of which only the run tells whether there are any are normalised": Found(
+        """g (float[4, t, 6, 3] x) => (float[a, b, c, d] y) <
+            int64[1] one = {1}, int64[1] two = {2}, float[1] mean = {-2.0}, float[1] variance = {0.5}
+        > { part = Slice(x, one, two, one, one) y = BatchNormalization(part, w, b, mean, variance) }""",
+        weights=(("w", (1,)), ("b", (1,))),
+    ),
+    "small integers of two sizes that only the run tells": Found(
+        "g (int8[n, 3, t] x) => (int8[a, b, c] y) <int64[3] sizes = {0, -1, 3}> { y = Reshape(x, sizes) }"
+    ),
+    "only the first result of attention of any length is used": Found(
+        """g (float[1, n, 4] x) => (float[a, b, c] y) {
+            y, "", "" = Attention<is_causal = 1, kv_num_heads = 2, q_num_heads = 2>(x, x, x)
+        }""",
+        opset=24,
+    ),
 }
 
 

@@ -29,6 +29,12 @@ WEIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """The layers' weights by the names that torch gives them; they are the operator's inputs from 1 on."""
 
+_KERNELS = frozenset({
+    ("modelport", "Linear"), ("modelport", "Embedding"), (CHANNELS_LAST, "Conv"), (CHANNELS_LAST, "ConvTranspose"),
+    (CHANNELS_LAST, "PRelu"), ("", "RMSNormalization"),
+})  # fmt: skip
+"""The layers that are nothing without their first weight."""
+
 RECURRENT = ("LSTM", "GRU", "RNN")
 
 
@@ -142,7 +148,10 @@ class Absorption:
     def owned(self, node: ir.Node) -> Owned | None:
         """The weights of a node that become its layer's own; `None` where it is no layer."""
         weights = self._found.get(node, {})
-        if not weights or not self._are_all(node, weights):
+        if not weights or not self._are_all(node):
+            return None
+        if (node.domain, node.op_type) in _KERNELS and "weight" not in weights:
+            # The kernel is a constant, which a layer would train, and only the bias is a weight.
             return None
         key = self._key(node, weights)
         if any(self._uses[weight.name] != {key} for weight in weights.values()):
@@ -158,7 +167,7 @@ class Absorption:
         return Owned(key, name, weights, trained != {False}, transposed)
 
     @staticmethod
-    def _are_all(node: ir.Node, weights: Mapping[str, Weight]) -> bool:
+    def _are_all(node: ir.Node) -> bool:
         """Whether no weight is computed: each is the model's own, a constant, or absent."""
         rest = (value for value in node.inputs[first_weight(node) :] if value is not None)
         return all(value.is_initializer() for value in rest) and not any(

@@ -39,7 +39,8 @@ def to_array(value: Any, dtype: str = "") -> Any:
     """
     if value is None or isinstance(value, (list, tuple)):
         return None if value is None else [to_array(item, dtype) for item in value]
-    array = np.asarray(value)
+    # TensorFlow gives NumPy a scalar of bfloat16 where it should give an array.
+    array = np.asarray(value.numpy() if tf.is_tensor(value) else value)
     if array.dtype.kind in "OSU":
         texts = np.empty(array.shape, object)
         texts.reshape(-1)[:] = [item.decode() if isinstance(item, bytes) else item for item in array.ravel()]

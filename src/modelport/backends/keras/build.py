@@ -266,7 +266,7 @@ class Program:
     def _layer(self, node: ir.Node) -> Any:
         """The node as a call of a layer that owns its weights; `None` where there is no such layer."""
         if (node.domain, node.op_type) in DROPOUTS:
-            return dropout(self, node, self.tensor(node.inputs[0]))
+            return dropout(self, node, self._symbolic(node.inputs[0]))
         if node in self._heads:
             return self._with_heads(node, self._heads[node])
         owned, make = self._owned.get(node), LAYERS.get((node.domain, node.op_type))

@@ -194,7 +194,12 @@ def batch_normalization(
 ) -> Any:
     affine = [(name, constant(place.node, 1 + i)) for i, name in enumerate(("weight", "bias"))]
     trivial = all(place.has(name) or is_filled(array, 1 - i) for i, (name, array) in enumerate(affine))
-    if training_mode or not trivial or not (place.has("running_mean") and place.has("running_var")):
+    if (
+        training_mode
+        or sizes(x)[-1] is None
+        or not trivial
+        or not (place.has("running_mean") and place.has("running_var"))
+    ):
         return None
     built = place.layer(
         layers.BatchNormalization, axis=-1, momentum=momentum, epsilon=epsilon,

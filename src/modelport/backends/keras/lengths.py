@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.registry import NeedsValues
-from modelport.backends.keras.ops.tensors import along, plus, rank
+from modelport.backends.keras.ops.tensors import along, plus, zeros_along
 from modelport.graph.shapes.expr import Atom, Call, Expr, Size
 
 
@@ -43,17 +43,7 @@ class Lengths:
             found = self._tensor_of(symbol)
             if found is None:
                 raise NeedsValues(f"the size {symbol!r} is a value that only the run tells")
-            tensor, axis = found
-            # Sums instead of slices: another axis may be empty.
-            row = ops.zeros_like(tensor, dtype="int64")
-            others = tuple(i for i in range(rank(tensor)) if i != axis)
-            if others and all(n is not None and n > 0 for i, n in enumerate(tensor.shape) if i != axis):
-                row = ops.zeros_like(
-                    tensor[tuple(slice(None) if i == axis else 0 for i in range(rank(tensor)))], dtype="int64"
-                )
-            elif others:
-                row = ops.sum(row, axis=others)
-            self._witnesses[symbol] = row
+            self._witnesses[symbol] = zeros_along(*found)
         return self._witnesses[symbol]
 
     def scalar(self, size: Size) -> Any:

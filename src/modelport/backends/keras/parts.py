@@ -28,10 +28,10 @@ def needed(nodes: Sequence[ir.Node]) -> tuple[ir.Value, ...]:
 
 
 def exposed(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[ir.Value]:
-    """The results of some nodes of a graph that its other nodes, or its caller, use; of one node all of them."""
+    """The results of some nodes of a graph that its other nodes, or its caller, use."""
     made = [value for node in nodes for value in node.outputs if value.name]
     if len(nodes) == 1:
-        return made
+        return [value for value in made if value.uses() or value.is_graph_output()] or made
     used = {*graph.outputs, *needed([node for node in graph if node not in set(nodes)])}
     return [value for value in made if value in used]
 

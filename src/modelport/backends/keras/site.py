@@ -11,7 +11,7 @@ from keras import layers, ops
 from modelport.backends.keras.build_layers import dropped
 from modelport.backends.keras.ops.math import to_dtype
 from modelport.backends.keras.ops.registry import NeedsValues
-from modelport.backends.keras.ops.tensors import along, cast, dtype, plus, positive, rank
+from modelport.backends.keras.ops.tensors import along, cast, chosen, dtype, is_float, plus, positive, rank
 from modelport.graph.shapes.expr import Expr, Size, ceil, exact_div, is_at_least
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class Site:
             return ops.reshape(x, tuple(-1 if axis in unknown else size for axis, size in enumerate(target)))
         if len(unknown) == 2 and unknown[0] == 0 and own and target[0] == own[0] and rank(x) > 1 and dtype(x) != "bool":
             rest = tuple(-1 if axis in unknown else size for axis, size in enumerate(target))[1:]
-            return layers.Reshape(rest, dtype=dtype(x))(x)
+            # An integer dtype is no policy of a layer: Keras takes int8 for a way to quantize.
+            return layers.Reshape(rest, dtype=dtype(x) if is_float(x) else None)(x)
         # An index per element: Keras has no reshape to a shape that only the run tells.
         last = unknown[-1] + 1
         rows = ops.reshape(x, (-1, *target[last:]))
@@ -107,7 +108,7 @@ class Site:
             inside = ops.logical_and(ops.greater_equal(places, 0), ops.less_equal(places, last))
             x = ops.take(x, ops.minimum(ops.maximum(places, 0), last), axis=axis)
             if value is not None:
-                x = ops.where(along(inside, axis, rank(x)), x, cast(np.asarray(value), dtype(x)))
+                x = chosen(along(inside, axis, rank(x)), x, cast(np.asarray(value), dtype(x)))
         return x
 
     def full(self, shape: tuple[Any, ...], fill: np.ndarray) -> Any:

@@ -339,7 +339,7 @@ class Relayout:
         for index, (value, name) in enumerate(zip(outputs, names, strict=True)):
             if value not in finished:
                 own = self.own(value)
-                if own is not value and (own.is_graph_input() or own.is_initializer() or own in outputs):
+                if own is not value and (own in outputs or not self._is_made_here(own)):
                     own = self.emit("Identity", [own], {}, dims_of(own) or ())
                 if own is not value:
                     value.name = self._fresh(f"{name}_stored")
@@ -347,6 +347,11 @@ class Relayout:
                 finished[value] = own
                 outputs = (*outputs, own)
             self.graph.outputs[index] = finished[value]
+
+    def _is_made_here(self, value: ir.Value) -> bool:
+        """Whether a node of this graph gives a value: what is given to it or lies around it has another's name."""
+        node = value.producer()
+        return node is not None and node.graph is self.graph
 
     def _fresh(self, name: str) -> str:
         candidate, count = name, 0

@@ -119,6 +119,8 @@ class ShapeInfo:
     def set_elements(self, value: ir.Value, array: np.ndarray | None) -> None:
         """Record the contents of a value; an unknown integer in a small tensor gets a symbol of its own."""
         dims, dtype = self._dims.get(value), self.dtype(value)
+        if array is not None and dtype is not None and dtype in INTEGERS and not _fits(array, np.iinfo(dtype.numpy())):
+            array = None
         if array is None and dtype in INTEGERS and dims is not None and len(dims) < 2:
             shape = tuple(dim if isinstance(dim, int) else MAX_ELEMENTS for dim in dims)
             if np.prod(shape) <= MAX_NAMED_ELEMENTS:
@@ -217,6 +219,11 @@ def record(
             for name in dim.symbols() if isinstance(dim, Expr) else ():
                 info.sources.setdefault(name, Source(str(value.name), axis, None, False))
     info.set(value, kind or value.type, dims)
+
+
+def _fits(array: np.ndarray, bounds: np.iinfo) -> bool:
+    """Whether every integer is one of its dtype: what goes beyond it comes round when the graph runs."""
+    return all(bounds.min <= item <= bounds.max for item in array.ravel() if isinstance(item, int))
 
 
 def object_array(items: Sequence[Any], shape: Sequence[int]) -> np.ndarray:

@@ -99,7 +99,7 @@ def attention(
     softcap: float = 0.0,
     softmax_precision: int | None = None,
     outputs: int = 1,
-    site: Any,
+    site: Any = None,
 ) -> Any:
     packed = rank(q) == 3
     if packed:
@@ -120,7 +120,7 @@ def attention(
         bias = unseen if bias is None else plus(bias, unseen)
     scores = _scores(q, k, scale)
     scores, shown = _capped(scores, bias, softcap, qk_matmul_output_mode)
-    sighted = lengths is None and left_window_size < 0 and right in (None, 0) and _shows_all(site.node)
+    sighted = lengths is None and left_window_size < 0 and right in (None, 0) and _shows_all(site)
     shares, blind = _shares(scores, bias, softmax_precision, sighted=sighted)
     result = _weighted(cast(shares, dtype(q)), v, blind)
     result = _joined(result) if packed else result
@@ -143,12 +143,15 @@ def attention_with_dropout(
 ) -> Any:
     """Attention whose weights are dropped in training, by a Dropout layer."""
     bias = _bias(q, k, mask, (None, 0 if is_causal else None), 0)
-    shares, blind = _shares(_scores(q, k, scale), bias, None, sighted=_shows_all(site.node))
+    shares, blind = _shares(_scores(q, k, scale), bias, None, sighted=_shows_all(site))
     return _weighted(site.dropped(cast(shares, dtype(q)), dropout), v, blind)
 
 
-def _shows_all(node: ir.Node) -> bool:
-    """Whether no query of a node is blind: there is no mask, or it adds finite numbers only."""
+def _shows_all(site: Any) -> bool:
+    """Whether it is known that no query of a node is blind: there is no mask, or it adds finite numbers only."""
+    if site is None:
+        return False
+    node: ir.Node = site.node
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     if mask is None:
         return True

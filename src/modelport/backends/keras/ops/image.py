@@ -54,7 +54,8 @@ def resize(
         if factor == 1.0 and coordinate_transformation_mode != "tf_crop_and_resize":
             continue
         if length is None:
-            data = _repeated(data, place, factor, mode)
+            centred = (coordinate_transformation_mode, nearest_mode) in _CENTRED
+            data = _repeated(data, place, factor, mode, centred=centred)
             continue
         bounds = (0.0, 1.0) if roi is None or not roi.size else (float(roi[i]), float(roi[len(roi) // 2 + i]))
         axis = Axis(
@@ -89,9 +90,17 @@ def _targets(
     return [1.0 if same else factor for same in kept], targets
 
 
-def _repeated(x: Any, place: int, factor: float, mode: str) -> Any:
+_CENTRED = frozenset(
+    (mode, nearest)
+    for mode in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
+    for nearest in ("round_prefer_floor", "round_prefer_ceil")
+) | {("asymmetric", "floor")}
+"""The modes by which, at a whole scale, every element is nearest to as many new ones."""
+
+
+def _repeated(x: Any, place: int, factor: float, mode: str, *, centred: bool) -> Any:
     """Nearest neighbours at a whole scale, for a length that is not static."""
-    if mode != "nearest" or factor != int(factor):
+    if mode != "nearest" or factor != int(factor) or not centred:
         raise NeedsValues("the interpolation depends on a size that is not static")
     return ops.repeat(x, int(factor), axis=place)
 

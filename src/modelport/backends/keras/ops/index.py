@@ -9,7 +9,20 @@ import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.registry import Ints, NeedsValues, Sizes, op
-from modelport.backends.keras.ops.tensors import along, cast, dtype, part, plus, positive, rank, size, sizes, wide
+from modelport.backends.keras.ops.tensors import (
+    along,
+    cast,
+    chosen,
+    dtype,
+    part,
+    plus,
+    positive,
+    rank,
+    size,
+    sizes,
+    wide,
+    zeros_along,
+)
 
 
 def length(x: Any, axis: int) -> Any:
@@ -17,8 +30,7 @@ def length(x: Any, axis: int) -> Any:
     own = sizes(x)[axis]
     if own is not None:
         return own
-    ones = ops.ones_like(x[tuple(slice(None) if i == axis else 0 for i in range(rank(x)))], dtype="int64")
-    return ops.sum(ones)
+    return ops.sum(plus(zeros_along(x, axis), 1))
 
 
 def counting(x: Any, axis: int) -> Any:
@@ -26,8 +38,7 @@ def counting(x: Any, axis: int) -> Any:
     own = sizes(x)[axis]
     if own is not None:
         return along(np.arange(own), axis, rank(x))
-    ones = ops.ones_like(x[tuple(slice(None) if i == axis else 0 for i in range(rank(x)))], dtype="int64")
-    return along(ops.subtract(ops.cumsum(ones), 1), axis, rank(x))
+    return along(ops.subtract(ops.cumsum(plus(zeros_along(x, axis), 1)), 1), axis, rank(x))
 
 
 def wrapped(indices: Any, bound: Any) -> Any:
@@ -143,7 +154,7 @@ def tensor_scatter(past: Any, update: Any, places: Any = None, *, axis: int = -2
         steps = ops.mod(steps, total)
     inside = ops.logical_and(ops.greater_equal(steps, 0), ops.less(steps, count))
     found = ops.take_along_axis(update, ops.clip(steps, 0, count - 1), axis=axis)
-    return ops.where(inside, found, past)
+    return chosen(inside, found, past)
 
 
 @op("ArrayFeatureExtractor", domain="ai.onnx.ml")

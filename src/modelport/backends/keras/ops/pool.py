@@ -11,10 +11,11 @@ import numpy as np
 from keras import layers, ops
 
 from modelport.backends.keras.ops.conv import Numbers, dilated, explicit_pads
+from modelport.backends.keras.ops.index import counting
 from modelport.backends.keras.ops.math import in_wide
 from modelport.backends.keras.ops.registry import NeedsValues, spatial
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import dtype, is_float, plus, rank, sizes, static
+from modelport.backends.keras.ops.tensors import cast, dtype, inner_sizes, is_float, plus, rank, sizes, wide
 
 Widths = tuple[tuple[int, int], ...]
 
@@ -116,15 +117,18 @@ def _layer(kind: str, data: Any, window: Window) -> Any:
 
 def _with_places(x: Any, data: Any, window: Window, storage_order: int) -> tuple[Any, Any]:
     """The maxima and the flat places (in the channels-first tensor) where they are."""
-    batch, *lengths, channels = static(x)
+    *lengths, channels = inner_sizes(x)
     inner = np.arange(math.prod(lengths)).reshape(lengths if not storage_order else lengths[::-1])
     inner = inner.T if storage_order else inner
-    planes = np.arange(batch * channels).reshape(batch, *[1] * len(lengths), channels) * math.prod(lengths)
-    places = np.pad(planes + inner[None, ..., None], window.widths)
-    views = ops.stack(window.views(data), axis=0)
-    which = ops.expand_dims(ops.argmax(views, axis=0), 0)
-    found = ops.take_along_axis(np.stack(window.views(places)), which, axis=0)
-    return ops.max(views, axis=0), ops.cast(ops.squeeze(found, 0), "int64")
+    # (elements of a window, windows)
+    seen = np.stack([view.ravel() for view in window.views(np.pad(inner[None, ..., None], window.widths))])
+    views = ops.stack([wide(view) for view in window.views(data)])
+    which = cast(ops.argmax(views, axis=0), "int64")
+    own = np.arange(seen.shape[1]).reshape(1, *inner_sizes(which)[:-1], 1)
+    found = ops.take(seen.ravel(), plus(ops.multiply(which, seen.shape[1]), own), axis=0)
+    plane = inner.size
+    places = plus(plus(cast(found, "int64"), np.arange(channels) * plane), counting(x, 0) * (channels * plane))
+    return cast(ops.max(views, axis=0), dtype(x)), places
 
 
 def _counts(x: Any, window: Window, include_pad: int) -> Any:

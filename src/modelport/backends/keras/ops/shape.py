@@ -12,7 +12,9 @@ from modelport.backends.keras.ops.index import counting
 from modelport.backends.keras.ops.registry import Array, CannotBuild, Ints, NeedsValues, Sizes, op, spatial
 from modelport.backends.keras.ops.tensors import (
     cast,
+    chosen,
     dtype,
+    joined,
     keras_dtype,
     part,
     plus,
@@ -100,7 +102,7 @@ def unsqueeze(x: Any, axes: Ints) -> Any:
 
 @op("Concat")
 def concat(*xs: Any, axis: int) -> Any:
-    return ops.concatenate(list(xs), axis=axis) if len(xs) > 1 else xs[0]
+    return joined(xs, axis) if len(xs) > 1 else xs[0]
 
 
 @op("Split")
@@ -227,7 +229,7 @@ def trilu(x: Any, k: Ints | None = None, *, upper: int = 1) -> Any:
     fixed = isinstance(rows, np.ndarray) and isinstance(columns, np.ndarray)
     distance = columns - rows if fixed else ops.subtract(columns, rows)
     mask = distance >= diagonal if upper else distance <= diagonal
-    return ops.logical_and(x, mask) if dtype(x) == "bool" else ops.where(mask, x, ops.zeros_like(x))
+    return ops.logical_and(x, mask) if dtype(x) == "bool" else chosen(mask, x, ops.zeros_like(x))
 
 
 @op("Pad")
@@ -283,7 +285,7 @@ def _padded_by_copies(x: Any, axis: int, width: tuple[int, int], mode: str) -> A
     else:
         first = ops.repeat(part(x, axis, 0, 1), before, axis=axis)
         last = ops.repeat(part(x, axis, -1, None), after, axis=axis)
-    return ops.concatenate([*[first] * (before > 0), x, *[last] * (after > 0)], axis=axis)
+    return joined([*[first] * (before > 0), x, *[last] * (after > 0)], axis)
 
 
 @op("CenterCropPad")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -139,6 +140,17 @@ def along(values: Any, axis: int, count: int) -> Any:
     return values.reshape(shape) if isinstance(values, np.ndarray) else ops.reshape(values, shape)
 
 
+def zeros_along(x: Any, axis: int) -> Any:
+    """Zeros (n,) of int64, as many as an axis is long."""
+    others = tuple(i for i in range(rank(x)) if i != axis)
+    if not others:
+        return ops.zeros_like(x, dtype="int64")
+    if all(sizes(x)[i] for i in others):
+        return ops.zeros_like(x[tuple(slice(None) if i == axis else 0 for i in range(rank(x)))], dtype="int64")
+    # A sum instead of a slice: another axis may be empty.
+    return ops.sum(ops.zeros_like(x, dtype="int64"), axis=others)
+
+
 def part(x: Any, axis: int, start: int | None, stop: int | None, step: int | None = None) -> Any:
     """A slice along one axis."""
     if (start or 0) == 0 and stop is None and step in (None, 1):
@@ -153,10 +165,31 @@ def plus(a: Any, b: Any) -> Any:
     whose size fits: `x (7, 7) + y (7, 1)` comes out wrong. Where that could happen the operands are swapped, or the
     negative is subtracted.
     """
+    if _is_long_unsigned(a) or _is_long_unsigned(b):
+        return cast(plus(wide(a), wide(b)), "uint64")
     for x, y in ((a, b), (b, a)):
         if _adds_plainly(getattr(x, "shape", ()), getattr(y, "shape", ())):
             return ops.add(x, y)
     return ops.subtract(a, ops.negative(b))
+
+
+def joined(parts: Sequence[Any], axis: int) -> Any:
+    """The concatenation of tensors of one dtype."""
+    if _is_long_unsigned(parts[0]):
+        return cast(ops.concatenate([wide(x) for x in parts], axis=axis), "uint64")
+    return ops.concatenate(list(parts), axis=axis)
+
+
+def chosen(condition: Any, a: Any, b: Any) -> Any:
+    """Elements of one of two tensors of one dtype."""
+    if _is_long_unsigned(a):
+        return cast(ops.where(condition, wide(a), wide(b)), "uint64")
+    return ops.where(condition, a, b)
+
+
+def _is_long_unsigned(x: Any) -> bool:
+    """Whether Keras would cut a tensor off: it takes uint64 for uint32 where it brings dtypes together."""
+    return hasattr(x, "dtype") and dtype(x) == "uint64"
 
 
 def _adds_plainly(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
