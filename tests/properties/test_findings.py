@@ -257,10 +257,32 @@ FINDINGS = {
             y = Add(one, two) wide = Unsqueeze(y, axis) z = Concat<axis = 0>(wide, wide)
         }"""
     ),
+    "keys of any number are kept beside those that were": Found(
+        """g (float[2, 1, n, 4] q, float[2, 1, t, 4] k, float[2, 1, t, 4] v, float[2, 1, n, 4] was)
+            => (float[a, b, c, d] z, float[e, f, h, i] keys) <
+            int64[1] one = {1}, int64[1] axis = {2}, int64[1] end = {2}
+        > {
+            y, kept, values = Attention(q, k, v, , was, was) tall = Selu(kept) keys = Slice(tall, one, end, axis)
+            z = Relu(y)
+        }""",
+        opset=24,
+        on=("torch", "keras"),
+    ),
+    "one scale is kept for sizes that are rounded": Found(
+        """g (float[n, 1, 6, 4] x) => (float[a, b, c, d] y) <int64[2] sizes = {7, 3}> {
+            y = Resize<axes = [2, 3], mode = "linear", keep_aspect_ratio_policy = "not_smaller">(x, , , sizes)
+        }""",
+        on=("torch", "keras"),
+    ),
     "numbers up to one that lies before the first": Found(
         "g (int64 x) => (int64[n] y) <int64 first = {5}, int64 step = {1}> { y = Range(first, x, step) }"
     ),
-    "one number of half precision": Found("g (bfloat16 x) => (bfloat16 y) { y = Neg(x) }", on=("torch", "keras")),
+    "one number of half precision": Found(
+        """g (bfloat16 x) => (bfloat16 y, bfloat16 z) <int64[0] shape = {}, bfloat16[1] one = {16256}> {
+            z = Reshape(one, shape) y = Neg(x)
+        }""",
+        on=("torch", "keras"),
+    ),
     "attention in the body of a loop": Found(
         """g (float[2, 3, n, 4] x, int64 trips) => (float[a, b, c, d] y) {
             y = Loop(trips, , x) <body = b (int64 i, bool c, float[2, 3, e, 4] s) => (bool go, float[f, g, h, j] next) {
@@ -328,6 +350,16 @@ FINDINGS = {
             y, "", "" = Attention<is_causal = 1, kv_num_heads = 2, q_num_heads = 2>(x, x, x)
         }""",
         opset=24,
+    ),
+    "the least of each of no rows": Found(
+        """g (float[n, 1, 0] x, int64[1, 0] z) => (float[a, b] y, int64[c, d] w) <int64[1] first = {0}> {
+            y = ReduceMax<keepdims = 0>(x, first) w = ReduceMin<keepdims = 1>(z, first)
+        }""",
+    ),
+    "integers beyond single precision are multiplied": Found(
+        """g (int64[n, 2] x) => (int64[a, b] y, int64[c] z) <int64[2, 2] w = {16777217, 3, 5, 16777219}> {
+            y = MatMul(x, w) z = Einsum<equation = "ij,jk->i">(y, w)
+        }""",
     ),
 }
 

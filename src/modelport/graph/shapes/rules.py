@@ -259,6 +259,18 @@ def gather_nd(site: Site) -> Sequence[Dims] | None:
     return [(*indices[:-1], *data[batch + depth :])]
 
 
+@rule("Attention")
+def attention(site: Site) -> Sequence[Dims | None]:
+    """Kept keys and values are those kept before and the new ones, of which ONNX adds up static sizes only."""
+    found: list[Dims | None] = [None]
+    for new, kept in ((site.dims(1), site.dims(4)), (site.dims(2), site.dims(5))):
+        if kept is None or new is None:
+            found.append(new if new is not None and len(new) == 4 and not site.has(4) else None)
+        else:
+            found.append((*kept[:2], kept[2] + new[-2], kept[3]))
+    return found
+
+
 @rule("STFT")
 def stft(site: Site) -> Sequence[Sequence[Size | None]] | None:
     """ONNX's inference takes the length of a frame for twice the number of its frequencies."""

@@ -76,8 +76,10 @@ def resize(
         plan = [_Axis(a.index, a.size, a.target, a.scale, begin, end) for a, begin, end in pairs]
     else:
         plan = [axis for axis in plan if not _is_kept(axis, node)]
-    known = targets is not None or isinstance(scales, Constant)
-    fast = _interpolate(x, plan, settings, by_size=targets is not None) if known else None
+    # A policy keeps one scale for all axes, where torch makes one of each size, which is rounded.
+    stretched = targets is not None and keep_aspect_ratio_policy == "stretch"
+    known = stretched or (targets is None and isinstance(scales, Constant))
+    fast = _interpolate(x, plan, settings, by_size=stretched) if known else None
     if fast is not None:
         return fast
     y: Any = x if x.element.is_floating_point else x.to(torch.float32)
