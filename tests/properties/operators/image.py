@@ -90,7 +90,10 @@ def conv_transpose(s: Scope) -> None:
         settings["auto_pad"] = kind
     if s.chance(20) and kind in ("none", "pads"):
         settings["dilations"] = [s.integer(1, 2) for _ in range(rank)]
-    s.op("ConvTranspose", x, weight, bias, **settings)
+    result = s.op("ConvTranspose", x, weight, bias, **settings)
+    if not all(array.size for array in result.worlds):
+        # The pads take everything away; frameworks take that for a mistake.
+        raise Unfit
 
 
 @operator(1, weight=4)
