@@ -76,6 +76,43 @@ class Called(layers.Layer):
         return self.inner(x)
 
 
+class Matrices(layers.Layer):
+    """Square matrices solved, factored and taken apart."""
+
+    def call(self, x: Any) -> Any:
+        square = ops.reshape(x[..., :9], (-1, 7, 3, 3)) + 3 * ops.eye(3)
+        positive = ops.matmul(square, ops.transpose(square, (0, 1, 3, 2))) + ops.eye(3)
+        sign, size = ops.slogdet(square)
+        parts = [
+            ops.inv(square), ops.solve(square, positive), ops.cholesky(positive),
+            ops.solve_triangular(square, positive, lower=True), ops.solve_triangular(square, positive),
+            ops.trace(square, axis1=2, axis2=3), ops.diagonal(square, 1, 2, 3), sign, size, ops.det(square),
+            ops.cross(square, positive), ops.cumprod(square, -1),
+        ]  # fmt: skip
+        return ops.concatenate(
+            [ops.reshape(part, (-1, 7, part.shape[2] or 1, 1)) for part in parts if part.ndim == 3]
+            + [ops.reshape(part, (-1, 7, 9, 1)) for part in parts if part.ndim == 4],
+            2,
+        )
+
+
+class Elements(layers.Layer):
+    """Elements counted, put into segments, replaced and shifted."""
+
+    def call(self, x: Any) -> Any:
+        places = ops.argmax(x, -1)
+        by_place = ops.segment_max(ops.transpose(x[0]), ops.convert_to_tensor([0, 0, 2, 2, 2, 1]), 4)
+        sums = ops.segment_sum(ops.transpose(x[0]), ops.convert_to_tensor([0, 0, 2, 2, 2, -1]), 4)
+        new = ops.slice_update(x, (0, 2, 1), x[:, :3, :4])
+        whole = ops.cast(x * 9, "int32")
+        shifted = ops.left_shift(whole, 2) + ops.right_shift(whole, 1)
+        best = ops.in_top_k(places[:, 0], x[:, 1], 3)
+        found = ops.where(ops.isfinite(by_place), by_place, 0.0) + sums
+        return (
+            new + ops.cast(shifted, x.dtype) + ops.cast(best, x.dtype)[:, None, None] + ops.mean(ops.clip(found, -9, 9))
+        )
+
+
 class Frequencies(layers.Layer):
     """Transforms of one and two dimensions, and back."""
 
@@ -375,6 +412,8 @@ CASES: dict[str, Case] = {
     "Equalization": _picture(lambda x: Called(layers.Equalization())(x)),
     "Pipeline": _picture(lambda x: layers.Pipeline([layers.RandomFlip(), layers.Rescaling(1 / 255)])(x)),
     # Sound.
+    "Matrices": Case((7, 9), lambda x: Matrices()(x)),
+    "Elements": Case((7, 6), lambda x: Elements()(x)),
     "Frequencies": Case((7, 16), lambda x: Frequencies()(x)),
     "STFTSpectrogram": Case((64, 1), lambda x: layers.STFTSpectrogram(frame_length=16, frame_step=8)(x)),
     "STFTSpectrogram of any length": Case(

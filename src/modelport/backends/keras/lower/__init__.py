@@ -6,6 +6,7 @@ from modelport.backends.keras.lower import (  # noqa: F401  (each enters its row
     flow,
     index,
     layers,
+    linalg,
     lists,
     loops,
     math,

@@ -194,6 +194,65 @@ def tensor_scatter(g: Context, x: ir.Value, indices: ir.Value, updates: ir.Value
     return g("ScatterND", x, g.int64(indices), updates, reduction=_SCATTERS[g.op.type])
 
 
+_SEGMENTS = {"Sum": "add", "Prod": "mul", "Max": "max", "Min": "min"}
+
+
+@op(*(f"UnsortedSegment{kind}" for kind in _SEGMENTS), static=(2,))
+def segments(g: Context, x: ir.Value, ids: ir.Value, count: np.ndarray) -> ir.Value:
+    shape, rank, kind = g.shape(0), g.rank(1), g.op.type.removeprefix("UnsortedSegment")
+    dtype = g.dtype(0).numpy()
+    if shape is None or None in shape[rank:]:
+        raise g.fail("what is put into segments has a size that is not known")
+    info: Any = np.finfo(dtype) if g.dtype(0).is_floating_point() else np.iinfo(dtype)
+    start = {"Sum": 0, "Prod": 1, "Max": info.min, "Min": info.max}[kind]
+    empty = np.full((int(count.item()) + 1, *(int(size or 0) for size in shape[rank:])), start, dtype)
+    # A number below zero belongs to no segment: what has one goes to a row behind them.
+    wide = g.int64(ids)
+    place = g("Where", g("Less", wide, 0), np.asarray(int(count.item())), wide)
+    found = g("ScatterND", empty, g("Unsqueeze", place, [-1]), x, reduction=_SEGMENTS[kind])
+    return g("Slice", found, [0], [-1], [0])
+
+
+@op("XlaDynamicUpdateSlice")
+def update(g: Context, x: ir.Value, part: ir.Value, starts: ir.Value) -> ir.Value:
+    whole, new = g.shape(0), g.shape(1)
+    if whole is None or new is None:
+        raise g.fail("the ranks of the tensor and of the part to be replaced are not known")
+    settled = g.static(2)
+    axes = [axis for axis, sizes in enumerate(zip(whole, new, strict=True)) if sizes[0] is None or sizes[0] != sizes[1]]
+    axes = [axis for axis in axes if not (settled is not None and settled[axis] == 0 and new[axis] is None)]
+    if any(whole[axis] is None or new[axis] is None for axis in axes):
+        raise g.fail("a part is replaced along an axis of unknown size")
+    return _updated(g, x, part, g.int64(starts), {axis: (int(whole[axis] or 0), int(new[axis] or 0)) for axis in axes})
+
+
+def _updated(g: Context, x: ir.Value, part: ir.Value, starts: ir.Value, axes: dict[int, tuple[int, int]]) -> ir.Value:
+    """What is before the part along an axis, what it becomes along the others, and what is behind it."""
+    if not axes:
+        return part
+    (axis, (size, count)), *rest = axes.items()
+    first = g("Clip", g("Gather", starts, np.asarray([axis])), np.asarray(0), np.asarray(size - count))
+    end = g("Add", first, np.asarray([count]))
+    middle = _updated(g, g("Slice", x, first, end, [axis]), part, starts, dict(rest))
+    before, behind = g("Slice", x, [0], first, [axis]), g("Slice", x, end, [size], [axis])
+    return g("Concat", before, middle, behind, axis=axis)
+
+
+@op("Unique", "UniqueWithCounts")
+def unique(g: Context, x: ir.Value) -> list[ir.Value]:
+    values, _, places, counts = g.many("Unique", [x], 4, sorted=0)
+    kind = g.result_dtype(1)
+    found = [g("Cast", each, to=kind.value) for each in (places, counts)]
+    return [values, *found[: len(g.op.outputs) - 1]]
+
+
+@op("InTopK", "InTopKV2")
+def in_top(g: Context, scores: ir.Value, targets: ir.Value, k: ir.Value) -> ir.Value:
+    own = g("GatherElements", scores, g("Unsqueeze", g.int64(targets), [-1]), axis=-1)
+    better = g("ReduceSum", g("Cast", g("Greater", scores, own), to=ir.DataType.INT64.value), [-1], keepdims=0)
+    return g("Less", better, g.int64(k))
+
+
 @op("Bucketize")
 def bucketize(g: Context, x: ir.Value) -> ir.Value:
     bounds = np.asarray(g.attr("boundaries"), g.dtype(0).numpy())

@@ -64,7 +64,13 @@ def logical_xor(g: Context, a: ir.Value, b: ir.Value) -> ir.Value:
 
 @op("LeftShift", "RightShift")
 def shift(g: Context, a: ir.Value, b: ir.Value) -> ir.Value:
-    return g("BitShift", a, b, direction=g.op.type.removesuffix("Shift").upper())
+    dtype = g.dtype(0)
+    if not dtype.is_signed():
+        return g("BitShift", a, b, direction=g.op.type.removesuffix("Shift").upper())
+    wide, powers = g.int64(a), g("Pow", np.asarray(2, np.int64), g.int64(b))
+    if g.op.type == "LeftShift":
+        return g.cast(g("Mul", wide, powers), dtype)
+    return g.cast(g("Div", g("Sub", wide, g("Mod", wide, powers)), powers), dtype)
 
 
 @op("Rsqrt")
@@ -245,9 +251,32 @@ def _matmul_plan(a: str, b: str, output: str) -> tuple[str, str, str] | None:
     return head + rows[0] + summed[0], head + summed[0] + columns[0], head + rows[0] + columns[0]
 
 
+def _running_product(g: Context, x: ir.Value, axis: int) -> ir.Value:
+    """Each round takes in twice as many elements as the one before."""
+    shape = g.shape(0)
+    size = None if shape is None else shape[axis]
+    if size is None:
+        raise g.fail("the size of the axis along which products run is not known")
+    reverse, step = bool(g.attr("reverse")), 1
+
+    def moved(values: ir.Value, step: int) -> ir.Value:
+        """Every element the one that is so many places before it; one where there is none."""
+        bounds = ([step], [2**31]) if reverse else ([0], [size - step])
+        pads = [0] * (2 * g.rank(0))
+        pads[axis % g.rank(0) + (g.rank(0) if reverse else 0)] = step
+        rest = g("Slice", values, *bounds, [axis])
+        return g("Pad", rest, pads, np.asarray(1, g.dtype(0).numpy()))
+
+    values = moved(x, 1) if g.attr("exclusive") else x
+    while step < size:
+        values = g("Mul", values, moved(values, step))
+        step *= 2
+    return values
+
+
 @op("Cumsum", "Cumprod", static=(1,))
 def cumulative(g: Context, x: ir.Value, axis: np.ndarray) -> ir.Value:
     if g.op.type == "Cumprod":
-        raise g.fail("ONNX has no cumulative product")
+        return _running_product(g, x, int(axis.item()))
     flags: dict[str, Any] = {"exclusive": int(g.attr("exclusive")), "reverse": int(g.attr("reverse"))}
     return g("CumSum", x, axis.astype(np.int64), **flags)

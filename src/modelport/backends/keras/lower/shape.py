@@ -209,3 +209,17 @@ def _band(g: Context, x: ir.Value, lower: int, upper: int) -> ir.Value:
     if lower >= 0:
         x = g("Trilu", x, np.asarray(-lower, np.int64), upper=1)
     return g("Trilu", x, np.asarray(upper, np.int64), upper=0) if upper >= 0 else x
+
+
+@op("BroadcastArgs")
+def broadcast_args(g: Context, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The shape that two shapes stretch to."""
+    counts = [shape[0] if (shape := g.shape(i)) else None for i in range(2)]
+    if counts[0] is None or counts[1] is None:
+        raise g.fail("the ranks of the shapes that are joined are not known")
+    rank = max(counts[0], counts[1])
+    sides = []
+    for value, count in zip((a, b), (counts[0], counts[1]), strict=True):
+        ones = np.ones(rank - count, g.dtype(0).numpy())
+        sides.append(g("Concat", ones, value, axis=0) if count < rank else value)
+    return g("Max", *sides)

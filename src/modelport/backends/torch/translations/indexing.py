@@ -142,6 +142,7 @@ def _part(x: Any, dim: int, start: int, end: int) -> Any:
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.slice_scatter.default: slice_scatter,
     torch.ops.aten.index_put.default: index_put,
+    torch.ops.aten._unsafe_index_put.default: index_put,
     torch.ops.aten.masked_select.default: masked_select,
     torch.ops.aten.scatter_reduce.two: scatter_reduce,
     torch.ops.aten.index.Tensor: index,

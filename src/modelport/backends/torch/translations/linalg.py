@@ -1,7 +1,4 @@
-"""Small matrices: inverted, solved and factored by elimination that is written out row by row.
-
-Golub and Van Loan, Matrix Computations, 4th edition: algorithms 3.4.1 (partial pivoting), 3.1.1 and 4.2.2.
-"""
+"""Small matrices: inverted, solved and factored as `graph.elimination` writes it out."""
 
 from __future__ import annotations
 
@@ -17,16 +14,22 @@ import torch
 from modelport.backends.torch.translations.constants import constant, ints
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
+from modelport.graph import elimination
+from modelport.graph.elimination import LARGEST, transposed
 
-LARGEST = 32
-"""Of more rows than that no elimination is written out."""
+
+def _emit(op_type: str, *inputs: Any, **attributes: Any) -> Any:
+    values = [ints(*x) if isinstance(x, list) else _constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
+    return getattr(onnxscript.opset21, op_type)(*values, **attributes)
+
+
+def _constant(array: np.ndarray) -> Any:
+    return constant(array, ir.DataType.from_numpy(array.dtype))
 
 
 def inverse(a: Any, check_errors: bool = False) -> tuple[Any, Any]:
     """The inverse of each matrix, and torch's sign that it has one."""
-    op, rows = onnxscript.opset21, _order(a, "inverse")
-    same = op.Expand(constant(np.eye(rows), a.dtype), op.Shape(a))
-    return _eliminated(a, same, rows, a.dtype), _no_error(a)
+    return elimination.inverse(_emit, a, _order(a, "inverse"), a.dtype.numpy()), _no_error(a)
 
 
 def solution(a: Any, b: Any, left: bool = True, check_errors: bool = False) -> tuple[Any, Any, Any, Any]:
@@ -34,14 +37,14 @@ def solution(a: Any, b: Any, left: bool = True, check_errors: bool = False) -> t
 
     Where not `left`, of `x a = b`.
     """
-    op, rows = onnxscript.opset21, _order(a, "solve")
-    is_vector = len(b.shape) == len(a.shape) - 1
+    op, rows, rank, dtype = onnxscript.opset21, _order(a, "solve"), len(a.shape), a.dtype.numpy()
+    is_vector = len(b.shape) == rank - 1
     column = op.Unsqueeze(b, ints(-1)) if is_vector else b
-    rank = len(a.shape)
     if left:
-        found = _eliminated(a, column, rows, a.dtype)
+        found = elimination.solution(_emit, a, column, rows, dtype)
     else:
-        found = _turned(_eliminated(_turned(a, rank), _turned(column, rank), rows, a.dtype), rank)
+        sides = transposed(_emit, a, rank), transposed(_emit, column, rank)
+        found = transposed(_emit, elimination.solution(_emit, *sides, rows, dtype), rank)
     return op.Squeeze(found, ints(-1)) if is_vector else found, op.Identity(a), _no_error(a), _no_error(a)
 
 
@@ -54,34 +57,18 @@ def log_determinant(a: Any) -> tuple[Any, Any, Any, Any]:
 
 def cholesky(a: Any, upper: bool = False, check_errors: bool = False) -> tuple[Any, Any]:
     """The triangular factor of each symmetric positive definite matrix, and torch's sign that it has one."""
-    op, rows = onnxscript.opset21, _order(a, "cholesky")
-    columns: list[Any] = []
-    for j in range(rows):
-        column = _column(a, j)
-        for known in columns:
-            column = op.Sub(column, op.Mul(known, _row(known, j)))
-        below = constant((np.arange(rows) >= j)[:, None], a.dtype)
-        columns.append(op.Mul(op.Div(column, op.Sqrt(_row(column, j))), below))
-    factor = op.Concat(*columns, axis=-1)
-    return _turned(factor, len(a.shape)) if upper else factor, _no_error(a)
+    factor = elimination.cholesky(_emit, a, _order(a, "cholesky"), a.dtype.numpy())
+    return transposed(_emit, factor, len(a.shape)) if upper else factor, _no_error(a)
 
 
 def triangular_solution(a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
     """`x` of `a x = b` for triangular matrices; where not `left`, of `x a = b`."""
     rows, rank = _order(a, "solve_triangular"), len(a.shape)
     if left:
-        return _substituted(a, b, rows, upper, unitriangular)
-    return _turned(_substituted(_turned(a, rank), _turned(b, rank), rows, not upper, unitriangular), rank)
-
-
-def _substituted(a: Any, b: Any, rows: int, upper: bool, unitriangular: bool) -> Any:
-    op, solved = onnxscript.opset21, dict[int, Any]()
-    for i in reversed(range(rows)) if upper else range(rows):
-        row, value = _row(a, i), _row(b, i)
-        for j, known in solved.items():
-            value = op.Sub(value, op.Mul(_column(row, j), known))
-        solved[i] = value if unitriangular else op.Div(value, _column(row, i))
-    return op.Concat(*(solved[i] for i in range(rows)), axis=-2)
+        return elimination.triangular_solution(_emit, a, b, rows, upper=upper, unit=unitriangular)
+    sides = transposed(_emit, a, rank), transposed(_emit, b, rank)
+    found = elimination.triangular_solution(_emit, *sides, rows, upper=not upper, unit=unitriangular)
+    return transposed(_emit, found, rank)
 
 
 def keep_unchecked(node: torch.fx.Node) -> Note | None:
@@ -94,50 +81,14 @@ def keep_unchecked(node: torch.fx.Node) -> Note | None:
     given = torch.fx.node.map_arg((node.args, node.kwargs), lambda each: each.meta["val"])
     found.meta = {**node.meta, "val": target(*given[0], **given[1])}
     node.target, node.args, node.kwargs = operator.getitem, (found, 0), {}
-    return Note(
-        "changed", node.name, "a singular matrix is an error in torch; here it gives numbers that are not finite"
-    )
-
-
-def _eliminated(a: Any, b: Any, rows: int, dtype: ir.DataType) -> Any:
-    """`x` of `a x = b`: both side by side, and one column after another is made that of the identity."""
-    op = onnxscript.opset21
-    wide = op.Concat(a, b, axis=-1)
-    numbers = np.arange(rows)[:, None]
-    for k in range(rows):
-        here = constant(numbers == k, ir.DataType.BOOL)
-        open_rows = op.Where(constant(numbers >= k, ir.DataType.BOOL), op.Abs(_column(wide, k)), constant(-1.0, dtype))
-        pivot = op.ArgMax(open_rows, axis=-2, keepdims=1)
-        every = constant(numbers, ir.DataType.INT64)
-        taken = op.Where(op.Equal(every, pivot), constant(k, ir.DataType.INT64), every)
-        order = op.Where(here, pivot, taken)
-        wide = op.GatherElements(wide, op.Expand(order, op.Shape(wide)), axis=-2)
-        row = op.Div(_row(wide, k), _column(_row(wide, k), k))
-        wide = op.Where(here, row, op.Sub(wide, op.Mul(_column(wide, k), row)))
-    return op.Slice(wide, ints(rows), ints(2**31), ints(-1))
-
-
-def _row(x: Any, i: int) -> Any:
-    return onnxscript.opset21.Slice(x, ints(i), ints(i + 1), ints(-2))
-
-
-def _column(x: Any, j: int) -> Any:
-    return onnxscript.opset21.Slice(x, ints(j), ints(j + 1), ints(-1))
-
-
-def _turned(x: Any, rank: int) -> Any:
-    """The matrices transposed."""
-    return onnxscript.opset21.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
+    return Note("changed", node.name, "a singular matrix is an error in torch, and gives no finite numbers in a graph")
 
 
 def _no_error(a: Any) -> Any:
     """torch's sign that all went well, one per matrix."""
     op = onnxscript.opset21
-    return op.ConstantOfShape(op.Shape(a, end=len(a.shape) - 2), value=_zero())
-
-
-def _zero() -> Any:
-    return ir.serde.serialize_tensor(ir.tensor(np.zeros(1, np.int32)))
+    zero = ir.serde.serialize_tensor(ir.tensor(np.zeros(1, np.int32)))
+    return op.ConstantOfShape(op.Shape(a, end=len(a.shape) - 2), value=zero)
 
 
 def _order(a: Any, name: str) -> int:
