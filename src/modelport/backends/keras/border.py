@@ -30,6 +30,11 @@ def to_tensor(value: Any) -> Any:
     return tf.convert_to_tensor(carrier_array(np.asarray(value)))
 
 
+def plain_array(value: Any) -> np.ndarray:
+    """An eager tensor as an array; of a scalar of bfloat16 TensorFlow lets NumPy have no array."""
+    return np.asarray(value.numpy() if tf.is_tensor(value) else value)
+
+
 def to_array(value: Any, dtype: str = "") -> Any:
     """What `to_tensor` was given: strings as Python objects, narrow types in their own dtype.
 
@@ -39,8 +44,7 @@ def to_array(value: Any, dtype: str = "") -> Any:
     """
     if value is None or isinstance(value, (list, tuple)):
         return None if value is None else [to_array(item, dtype) for item in value]
-    # TensorFlow gives NumPy a scalar of bfloat16 where it should give an array.
-    array = np.asarray(value.numpy() if tf.is_tensor(value) else value)
+    array = plain_array(value)
     if array.dtype.kind in "OSU":
         texts = np.empty(array.shape, object)
         texts.reshape(-1)[:] = [item.decode() if isinstance(item, bytes) else item for item in array.ravel()]

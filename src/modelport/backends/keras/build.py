@@ -13,7 +13,7 @@ from keras import ops
 from modelport.backends.keras import build_recurrent as _recurrent  # noqa: F401 (registers its layers)
 from modelport.backends.keras.absorb import Absorption, Owned, Weight
 from modelport.backends.keras.assembly import assemble
-from modelport.backends.keras.border import carrier_array
+from modelport.backends.keras.border import carrier_array, plain_array
 from modelport.backends.keras.build_layers import DROPOUTS, LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
 from modelport.backends.keras.dynamic.evaluate import attributes, kinds, used
@@ -326,7 +326,7 @@ class Program:
             return self._at_run_time([node], str(why))
         results = result if isinstance(result, (tuple, list)) else (result,)
         return tuple(
-            each if isinstance(each, (keras.KerasTensor, np.ndarray)) else np.asarray(each) for each in results
+            each if isinstance(each, (keras.KerasTensor, np.ndarray)) else plain_array(each) for each in results
         )
 
     def _result(self, node: ir.Node) -> str:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from modelport.backends.keras.ops.tensors import cast, dtype, plus
+from modelport.backends.keras.ops.tensors import NARROW, cast, dtype, plus
 
 INLINE = 512
 """Constants of up to this many elements stand in the model's configuration; larger ones are weights."""
@@ -63,6 +63,6 @@ def is_inline(array: np.ndarray) -> bool:
 def carried_dtype(array: np.ndarray) -> str:
     """The dtype in which a layer holds a constant: what einsum can multiply, and exactly."""
     kind = dtype(array)
-    return {"bool": "float32", "int8": "float32", "uint8": "float32", "int16": "float32", "uint16": "float32"}.get(
-        kind, kind
-    )
+    if kind in ("uint32", "uint64"):
+        return "int64"
+    return "float32" if kind == "bool" or kind in NARROW else kind

@@ -199,15 +199,24 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
 
 @op("MatMul")
 def matmul(a: Any, b: Any) -> Any:
-    # Keras widens a product of int8 tensors, and the CPU has no kernel for other small integers.
-    return in_wide(ops.matmul, a, b)
+    return multiplied(ops.matmul, a, b)
+
+
+def multiplied(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Sums of products of tensors of one dtype, in that dtype again.
+
+    Keras multiplies matrices of integers in single precision; in double precision they are exact up to 2**53.
+    """
+    if is_float(inputs[0]):
+        return function(*inputs)
+    return cast(cast(function(*(cast(x, "float64") for x in inputs)), "int64"), dtype(inputs[0]))
 
 
 @op("Gemm")
 def gemm(
     a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
 ) -> Any:
-    product = in_wide(ops.matmul, ops.transpose(a) if transA else a, ops.transpose(b) if transB else b)
+    product = multiplied(ops.matmul, ops.transpose(a) if transA else a, ops.transpose(b) if transB else b)
     product = scaled(product, alpha)
     return product if c is None else in_wide(plus, product, scaled(c, beta))
 
@@ -229,7 +238,7 @@ def einsum(*xs: Any, equation: str) -> Any:
     equation = _small(equation)
     if len(xs) == 1 and any(equation.split("->")[0].count(c) > 1 for c in set(equation) - {"."}):
         return _with_diagonal(equation, xs[0])
-    return in_wide(lambda *values: ops.einsum(equation, *values), *xs)
+    return multiplied(lambda *values: ops.einsum(equation, *values), *xs)
 
 
 def _small(equation: str) -> str:

@@ -49,8 +49,8 @@ def _extreme(function: Rule, on_booleans: Rule, bound: Callable[[str], Any]) -> 
             return x
         if is_bool(x):
             return on_booleans(x, axis=axis, keepdims=keepdims)
-        if any(sizes(x)[each] == 0 for each in axis):
-            # The extreme of no elements; Keras refuses it. A sum of none has the result's shape.
+        if 0 in sizes(x):
+            # Keras refuses it, also where the result has no elements. A sum of none has the result's shape.
             return ops.full_like(ops.sum(x, axis=axis, keepdims=keepdims), bound(dtype(x)), dtype=dtype(x))
         return in_wide(lambda data: function(data, axis=axis, keepdims=keepdims), x)
 

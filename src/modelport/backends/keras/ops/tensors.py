@@ -165,8 +165,10 @@ def plus(a: Any, b: Any) -> Any:
     whose size fits: `x (7, 7) + y (7, 1)` comes out wrong. Where that could happen the operands are swapped, or the
     negative is subtracted.
     """
-    if _is_long_unsigned(a) or _is_long_unsigned(b):
-        return cast(plus(wide(a), wide(b)), "uint64")
+    kinds = [dtype(x) for x in (a, b) if hasattr(x, "dtype")]
+    if unsigned := [kind for kind in kinds if kind.startswith("uint")]:
+        # There is no negative of them, and Keras takes uint64 for uint32.
+        return cast(plus(*(wide(x) if hasattr(x, "dtype") else x for x in (a, b))), unsigned[0])
     for x, y in ((a, b), (b, a)):
         if _adds_plainly(getattr(x, "shape", ()), getattr(y, "shape", ())):
             return ops.add(x, y)
@@ -175,21 +177,18 @@ def plus(a: Any, b: Any) -> Any:
 
 def joined(parts: Sequence[Any], axis: int) -> Any:
     """The concatenation of tensors of one dtype."""
-    if _is_long_unsigned(parts[0]):
+    if dtype(parts[0]) == "uint64":
+        # Keras takes it for uint32 where it brings dtypes together.
         return cast(ops.concatenate([wide(x) for x in parts], axis=axis), "uint64")
     return ops.concatenate(list(parts), axis=axis)
 
 
 def chosen(condition: Any, a: Any, b: Any) -> Any:
     """Elements of one of two tensors of one dtype."""
-    if _is_long_unsigned(a):
+    if dtype(a) == "uint64":
+        # As in `joined`.
         return cast(ops.where(condition, wide(a), wide(b)), "uint64")
     return ops.where(condition, a, b)
-
-
-def _is_long_unsigned(x: Any) -> bool:
-    """Whether Keras would cut a tensor off: it takes uint64 for uint32 where it brings dtypes together."""
-    return hasattr(x, "dtype") and dtype(x) == "uint64"
 
 
 def _adds_plainly(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
