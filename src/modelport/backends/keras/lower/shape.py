@@ -214,7 +214,7 @@ def _band(g: Context, x: ir.Value, lower: int, upper: int) -> ir.Value:
 @op("BroadcastArgs")
 def broadcast_args(g: Context, a: ir.Value, b: ir.Value) -> ir.Value:
     """The shape that two shapes stretch to."""
-    counts = [shape[0] if (shape := g.shape(i)) else None for i in range(2)]
+    counts = [None if (known := g.shape(i)) is None else known[0] for i in range(2)]
     if counts[0] is None or counts[1] is None:
         raise g.fail("the ranks of the shapes that are joined are not known")
     rank = max(counts[0], counts[1])
