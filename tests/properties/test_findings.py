@@ -361,6 +361,15 @@ FINDINGS = {
             y = MatMul(x, w) z = Einsum<equation = "ij,jk->i">(y, w)
         }""",
     ),
+    "each of a sequence that a map has made is mapped": Found(
+        """g (float[n, 2] x) => (float[a, b] y) <int64 first = {0}> {
+            s = SequenceConstruct(x, x)
+            t = SequenceMap(s) <body = b (float[c, d] i) => (float[e, f] o) { o = Neg(i) }>
+            part = SequenceAt(t, first) u = SequenceConstruct(part, x)
+            w = SequenceMap(u) <body = h (float[k, l] i) => (float[p, q] o) { o = Abs(i) }>
+            y = SequenceAt(w, first)
+        }""",
+    ),
 }
 
 

@@ -26,6 +26,9 @@ def reduce(s: Scope) -> None:
     if name == "ReduceProd" and x.dtype in INTEGERS and any(_overflows(array) for array in x.worlds):
         # What lies beyond int32, ONNX Runtime multiplies otherwise.
         raise Unfit
+    if name == "ReduceL2" and x.dtype == I32 and any(_overflows_as_a_square(array) for array in x.worlds):
+        # The reference evaluator squares in int32.
+        raise Unfit
     axes, keep = some_axes(s, x), s.choose([None, 0, 1])
     if s.opset < (13 if name == "ReduceSum" else 18):
         s.op(name, x, axes=axes or None, keepdims=keep)
@@ -37,6 +40,10 @@ def reduce(s: Scope) -> None:
 
 def _overflows(array: np.ndarray) -> bool:
     return bool(np.maximum(np.abs(array.astype(np.float64)), 1.0).prod() >= 2.0**31)
+
+
+def _overflows_as_a_square(array: np.ndarray) -> bool:
+    return bool((array.astype(np.float64) ** 2).sum() >= 2.0**31)
 
 
 @operator(7, weight=2)

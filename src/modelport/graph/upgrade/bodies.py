@@ -11,6 +11,7 @@ import onnx.parser
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
+from modelport.core.errors import UnsupportedOpError
 from modelport.graph.inline import replace_node, splice_graph
 from modelport.graph.shapes.infer import infer
 from modelport.graph.subgraphs import captured, subgraphs
@@ -129,10 +130,11 @@ def write_out(model: ir.Model) -> bool:
     wanted = [node for node in model.graph.all_nodes() if (node.domain, node.op_type) in _WRITERS]
     if not wanted:
         return False
-    # The bodies of the onnx package are written for the types of the inputs.
-    infer(model).write()
     while wanted:
-        for node in wanted:
+        # The bodies of the onnx package are written for the types of the inputs, which may follow from another body.
+        infer(model).write()
+        typed = [node for node in wanted if not _untyped(node)]
+        for node in typed or wanted:
             _WRITERS[node.domain, node.op_type](node)
         NameFixPass()(model)
         wanted = [node for node in model.graph.all_nodes() if (node.domain, node.op_type) in _WRITERS]
@@ -141,8 +143,23 @@ def write_out(model: ir.Model) -> bool:
     return True
 
 
+def _untyped(node: ir.Node) -> list[str]:
+    """The inputs of a node of which no type is known."""
+    return [str(value.name) for value in node.inputs if value is not None and value.type is None]
+
+
 def _own_body(node: ir.Node) -> None:
-    """By the function that the operator's schema makes for these inputs and attributes."""
+    """By the function that the operator's schema makes for these inputs and attributes.
+
+    Raises:
+        UnsupportedOpError: nothing tells the type of an input; the onnx package would end the process.
+    """
+    if missing := _untyped(node):
+        raise UnsupportedOpError(
+            f"{node.op_type} at node {node.name!r} cannot be written out: the types of its inputs {missing} are not "
+            "known. Give them to the graph as `value_info`.",
+            op_type=node.op_type, node=node.name or "",
+        )  # fmt: skip
     schema = onnx.defs.get_schema(node.op_type, node.domain)
     types = [b"" if value is None else _type(value).SerializeToString() for value in node.inputs]
     proto = ir.serde.serialize_node(node)
