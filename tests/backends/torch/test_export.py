@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import modelport as mp
 from modelport.backends.torch import BACKEND
 from modelport.core.backend import Exported
 from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
@@ -372,3 +373,18 @@ class _Joined(nn.Module):
 
 def test_heads_are_joined_whatever_lies_where_in_memory() -> None:
     assert max(differences(_Joined(), torch.rand(2, 4, 6))) < 1e-6
+
+
+def test_a_packed_sequence_is_named_with_its_line_and_the_remedy() -> None:
+    class Packing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+
+    example = (np.zeros((2, 5, 3), "float32"), np.array([5, 3]))
+    with pytest.raises(UnsupportedModelError, match=r"packs sequences at .*test_export\.py.*padded batch"):
+        mp.transfer(Packing(), to="onnx", example=example)

@@ -44,13 +44,25 @@ def explain(
             "for all values: replace the Python `if` or loop by torch.where or masking, or fix the decision in the "
             "model."
         )
-    if "PackedSequence" in text or "batch_sizes" in text:
+    if _is_packed(exc):
         return UnsupportedModelError(
-            f"{name} cannot be exported: it packs sequences{where}. Run the recurrent layer on the padded batch."
+            f"{name} cannot be exported: it packs sequences{where}, and only the run tells how many steps each step of "
+            "the packed batch has. Give the recurrent layer the padded batch, and take each sequence's last output by "
+            "its length: output[torch.arange(len(lengths)), lengths - 1]."
         )
     return UnsupportedModelError(
         f"{name} cannot be exported{where}: {type(exc).__name__}: {_first_paragraph(text)}. Rewrite that line with "
         "tensor operations that torch.export traces."
+    )
+
+
+def _is_packed(exc: BaseException) -> bool:
+    """Whether an exception came out of torch's packed sequences."""
+    frames = [frame for cause in _causes(exc) for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    packing = any(frame.f_code.co_filename.endswith("/nn/utils/rnn.py") for frame in frames)
+    return packing or any(
+        frame.f_code.co_filename.endswith("/nn/modules/rnn.py") and frame.f_locals.get("batch_sizes") is not None
+        for frame in frames
     )
 
 
