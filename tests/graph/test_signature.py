@@ -152,3 +152,12 @@ def test_sequences_are_drawn_and_what_a_model_returns_is_unpacked():
     assert mixed().unpack((["x", "y"], 2)) == {"parts": ["x", "y"], "size": 2}
     with pytest.raises(SignatureError, match="returned"):
         mixed().unpack((["x", "y"],))
+
+
+def test_drawn_inputs_have_the_values_of_the_example():
+    signature = Signature((TensorSpec("x", "float32", ("batch", 3)),), ())
+    example = {"x": np.array([[0.25, 0.5, 1.0]], "float32")}
+    assert set(signature.draw({"batch": 20}, like=example)["x"].ravel()) == {0.25, 0.5, 1.0}
+    constant = signature.draw({"batch": 20}, like={"x": np.zeros((1, 3), "float32")})["x"]
+    assert constant.dtype == "float32"
+    assert constant.std() > 0.5

@@ -108,3 +108,12 @@ def test_the_error_is_relative_to_the_largest_value(expected: Any, found: Any, e
 
 def test_other_classes_are_not_close() -> None:
     assert not measure("y", "output", 1, np.array([1, 2]), np.array([1, 3]), 1e9).ok
+
+
+def test_chance_is_named_as_the_reason_for_a_difference() -> None:
+    class Noisy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    with pytest.raises(mp.ParityError, match=r"draws random numbers \(RandomNormalLike\).*check=False"):
+        mp.transfer(Noisy(), to="onnx", example=np.ones((2, 3), "float32"))

@@ -221,8 +221,8 @@ class Signature:
     def draw(self, sizes: Mapping[str, int], *, like: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
         """Random inputs that fit.
 
-        Floats are standard normal; integers and booleans are sampled from the values of `like` where it is given
-        (so that indices stay in range), else from {0, 1}.
+        All are sampled from the values of `like`, so that indices, probabilities and pixels stay in range. Where it is
+        not given, or has the same float everywhere, floats are standard normal, and integers and booleans are 0 or 1.
 
         Args:
             sizes: the size of every symbolic dimension, by name; one that is not named gets `sizes[""]`, else 2.
@@ -344,4 +344,6 @@ def _draw(spec: TensorSpec, sizes: Mapping[str, int], like: Any, rng: np.random.
     if spec.dtype.startswith(("int", "uint", "bool")):
         pool = np.array([0, 1]) if like is None or like.size == 0 else like.ravel()
         return rng.choice(pool, shape).astype(spec.dtype)
-    return rng.standard_normal(shape).astype(np.dtype(spec.dtype))
+    if like is None or like.size == 0 or (like == like.flat[0]).all():
+        return rng.standard_normal(shape).astype(np.dtype(spec.dtype))
+    return rng.choice(like.ravel(), shape).astype(np.dtype(spec.dtype))

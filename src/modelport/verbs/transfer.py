@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,22 +128,37 @@ def _proved(
         started = time.perf_counter()
         with borrowing(source, graph), borrowing(moved, graph):
             measured = parity(source, moved, gradients=False, tolerance=tolerance, orders=orders)
-        refuse(measured, report.notes)
+        refuse(measured, report.notes, report.operators)
         seconds = {**report.seconds, "parity": time.perf_counter() - started}
         report = replace(report, parity=measured, seconds=seconds)
     event = {"verb": "transfer", "device": device, **report.to_json()}
     return moved.replaced(history=(*source.history, event), report=report)
 
 
-def refuse(measured: ParityReport, notes: tuple[Note, ...] = ()) -> None:
-    """Raise `ParityError` where a report is not within its tolerance."""
+_RANDOM = frozenset({
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+})  # fmt: skip
+
+
+def refuse(measured: ParityReport, notes: tuple[Note, ...] = (), operators: Collection[str] = ()) -> None:
+    """Raise `ParityError` where a report is not within its tolerance.
+
+    Args:
+        measured: the report.
+        notes: what did not cross as it was.
+        operators: of the graph; those that draw random numbers are named as the reason.
+    """
     if measured.ok:
         return
+    chance = ", ".join(sorted(_RANDOM.intersection(operators)))
+    remedy = "Pass tolerance= to allow more, or check=False to look at the result."
+    if chance:
+        remedy = f"The model draws random numbers ({chance}), of which no two runs have the same: pass check=False."
     worst = max((row for row in measured.rows if not row.ok), key=lambda row: row.max_rel)
     told = "".join(f"\n  {note.kind}: {note.where}: {note.message}" for note in notes)
     raise ParityError(
         f"{worst.kind} {worst.name!r} changed by {worst.max_rel:.2e} relative at batch size {worst.batch} on the way "
         f"from {measured.reference} to {measured.candidate}; {worst.tolerance:.0e} is allowed. "
-        f"Pass tolerance= to allow more, or check=False to look at the result.{told}\n{measured}",
+        f"{remedy}{told}\n{measured}",
         measured,
     )
