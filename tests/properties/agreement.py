@@ -37,7 +37,7 @@ REFUSED: dict[str, dict[str, str]] = {
     },
     "keras": {
         "RNN GRU LSTM": "no layer of Keras, over a number of steps that only the run tells",
-        "Conv ConvTranspose MaxPool AveragePool LpPool GridSample": "over sizes that only the run tells",
+        "Conv ConvTranspose GridSample": "over sizes that only the run tells",
     },
 }
 """What a backend says that it does not have: operators, and when. Such graphs are counted apart."""

@@ -217,6 +217,29 @@ CASES: dict[str, tuple[str, tuple[Any, ...]]] = {
         }""",
         (X[0, 0], X[0]),
     ),
+    "the largest of each window and where it is": (
+        """f (float[a,2,b,c] x) => (float[a,2,d,e] y, int64[a,2,d,e] i, float[a,2,g,h] z, int64[a,2,g,h] j) {
+            y, i = MaxPool <kernel_shape = [3, 2], pads = [1, 0, 1, 1], strides = [2, 1], ceil_mode = 1> (x)
+            z, j = MaxPool <kernel_shape = [2, 2], dilations = [2, 1], storage_order = 1> (x)
+        }""",
+        (draw(3, 2, 6, 5),),
+    ),
+    "windows that are laid out from the size": (
+        """f (float[a,2,b,c] x) => (float[a,2,d,e] y, float[a,2,g,h] z, float[a,2,i,j] w, float[a,2,k,l] v) {
+            y = MaxPool <kernel_shape = [3, 2], auto_pad = "SAME_LOWER", strides = [2, 3]> (x)
+            z = AveragePool <kernel_shape = [3, 2], auto_pad = "SAME_UPPER", strides = [2, 3]> (x)
+            w = AveragePool <kernel_shape = [2, 3], pads = [1, 1, 0, 1], strides = [2, 2], ceil_mode = 1,
+                count_include_pad = 1> (x)
+            v = LpPool <kernel_shape = [2, 3], p = 3, strides = [2, 2], ceil_mode = 1> (x)
+        }""",
+        (draw(3, 2, 6, 5),),
+    ),
+    "the largest integer of each window": (
+        """f (int8[a,1,b] x) => (int8[a,1,d] y) {
+            y = MaxPool <kernel_shape = [3], pads = [1, 1], strides = [2], ceil_mode = 1> (x)
+        }""",
+        (np.arange(-6, 6).reshape(2, 1, 6).astype(np.int8),),
+    ),
 }  # fmt: skip
 
 
@@ -242,7 +265,7 @@ def test_a_layer_of_ours_computes_what_the_standard_says_in_both_modes(case: str
 DIFFERENTIABLE = (
     "a shape with a rest", "a slice from behind", "a reflection", "a mean", "a norm", "the largest",
     "an image in a new size", "regions with as many samples as they have pixels", "a branch", "rounds of a loop",
-    "a sequence that grows in a loop", "a scan from behind",
+    "a sequence that grows in a loop", "a scan from behind", "windows that are laid out from the size",
 )  # fmt: skip
 
 

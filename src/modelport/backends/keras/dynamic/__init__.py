@@ -12,6 +12,7 @@ from modelport.backends.keras.dynamic import (
     image,
     index,
     learn,
+    pool,
     reduce,
     sequences,
     shape,
@@ -19,4 +20,4 @@ from modelport.backends.keras.dynamic import (
     text,
 )
 
-__all__ = ["chance", "control", "image", "index", "learn", "reduce", "sequences", "shape", "signal", "text"]
+__all__ = ["chance", "control", "image", "index", "learn", "pool", "reduce", "sequences", "shape", "signal", "text"]

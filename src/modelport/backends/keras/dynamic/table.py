@@ -44,7 +44,10 @@ def dynamic_spatial(*names: str) -> Callable[[Function], Function]:
             count = rank(x)
             first = tf.transpose(x, (0, count - 1, *range(1, count - 1))) if count > 2 else x
             result = function(first, *inputs, **attributes)
-            return tf.transpose(result, (0, *range(2, count), 1)) if count > 2 else result
+            results = result if isinstance(result, tuple) else (result,)
+            if count > 2:
+                results = tuple(tf.transpose(each, (0, *range(2, count), 1)) for each in results)
+            return results if isinstance(result, tuple) else results[0]
 
         dynamic(*names)(function)
         dynamic(*names, domain=CHANNELS_LAST)(last)

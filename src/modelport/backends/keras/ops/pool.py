@@ -126,9 +126,10 @@ def _with_places(x: Any, data: Any, window: Window, storage_order: int) -> tuple
     which = cast(ops.argmax(views, axis=0), "int64")
     own = np.arange(seen.shape[1]).reshape(1, *inner_sizes(which)[:-1], 1)
     found = ops.take(seen.ravel(), plus(ops.multiply(which, seen.shape[1]), own), axis=0)
-    plane = inner.size
-    places = plus(plus(cast(found, "int64"), np.arange(channels) * plane), counting(x, 0) * (channels * plane))
-    return cast(ops.max(views, axis=0), dtype(x)), places
+    batch, own = counting(x, 0) * (channels * inner.size), np.arange(channels) * inner.size
+    # One constant where the batch is known: TensorFlow folds a bias and a constant after it into a wrong one.
+    planes = batch + own if isinstance(batch, np.ndarray) else plus(batch, own)
+    return cast(ops.max(views, axis=0), dtype(x)), plus(cast(found, "int64"), planes)
 
 
 def _counts(x: Any, window: Window, include_pad: int) -> Any:
