@@ -35,10 +35,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "Resize": "smoothed from a size that only the run tells",
         "RoiAlign": "as many samples as each region is large",
     },
-    "keras": {
-        "RNN GRU LSTM": "no layer of Keras, over a number of steps that only the run tells",
-        "Conv ConvTranspose GridSample": "over sizes that only the run tells",
-    },
+    "keras": {},
 }
 """What a backend says that it does not have: operators, and when. Such graphs are counted apart."""
 

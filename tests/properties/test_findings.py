@@ -370,6 +370,47 @@ FINDINGS = {
             y = SequenceAt(w, first)
         }""",
     ),
+    "a recurrent layer of as many steps as only the run tells": Found(
+        """g (float[t, n, 3] x) => (float[a, b, c, d] y, float[e, f, h] last, float[i, j, k, l] z) {
+            y, last = RNN<direction = "reverse", hidden_size = 2>(x, w, r) z = GRU<hidden_size = 2>(x, w3, r3)
+        }""",
+        weights=(*RNN, ("w3", (1, 6, 3)), ("r3", (1, 6, 2))),
+        on=("keras", "onnx"),
+    ),
+    "two results of an old operator have no names": Found(
+        """g (float[t, n, 3] x) => (float[a, b, c] y) { "", "", y = LSTM<clip = 0.5, hidden_size = 2>(x, w, r) }""",
+        opset=7,
+        weights=(("w", (1, 8, 3)), ("r", (1, 8, 2))),
+        on=("keras", "onnx"),
+    ),
+    "a convolution is laid out from sizes that only the run tells": Found(
+        """g (float[2, 2, n, t] x, float[3, 2, 2, 2] w) => (float[a, b, c, d] y, float[e, f, h, i] z) {
+            y = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(x, w)
+            v = Transpose<perm = [1, 0, 2, 3]>(w) z = ConvTranspose<strides = [2, 3]>(x, v)
+        }"""
+    ),
+    "one axis of three that are known or not is spread": Found(
+        """g (float[n, 2, 4, t] x, float[2, 3, 2, 2] w) => (float[a, b, c, d] y) {
+            y = ConvTranspose<strides = [2, 1]>(x, w)
+        }"""
+    ),
+    "nothing is scattered": Found(
+        """g (float[3, n] x, int64[2, 1] places) => (float[a, b] y) <
+            int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}
+        > {
+            part = Slice(x, one, three, one) rows = Slice(part, zero, two, zero)
+            y = ScatterND<reduction = "max">(part, places, rows)
+        }""",
+        sizes=({"n": 1}, {"n": 4}),
+        most=2,
+        on=("keras", "onnx"),
+    ),
+    "packed heads of any number of steps": Found(
+        """g (float[n, t, 4] x) => (float[a, b, c] y) {
+            y = Attention<is_causal = 1, kv_num_heads = 2, q_num_heads = 2>(x, x, x)
+        }""",
+        opset=24,
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from modelport.backends.keras.assembly import assemble
 from modelport.backends.keras.border import carrier_array, plain_array
 from modelport.backends.keras.build_layers import DROPOUTS, LAYERS, Place, dropout
 from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
-from modelport.backends.keras.dynamic.evaluate import attributes, kinds, used
+from modelport.backends.keras.dynamic.evaluate import attributes, implementation, kinds, used
 from modelport.backends.keras.dynamic.table import DYNAMIC
 from modelport.backends.keras.heads import Heads, einsum_dense, find_heads
 from modelport.backends.keras.lengths import Lengths
@@ -32,6 +32,7 @@ from modelport.core.backend import Built
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
 from modelport.core.signature import Signature
+from modelport.graph.host import host_computes
 from modelport.graph.layers.recognize import recognize_layers
 from modelport.graph.layout.channels_last import to_channels_last
 from modelport.graph.names import scoped
@@ -321,13 +322,25 @@ class Program:
             }
             result = call(found, node.inputs, attributes, extra, self.taken)
         except CannotBuild as why:
-            if (node.domain, node.op_type) not in DYNAMIC:
-                put_on_host(node, self._opsets)
+            self._settle(node, why)
             return self._at_run_time([node], str(why))
         results = result if isinstance(result, (tuple, list)) else (result,)
         return tuple(
             each if isinstance(each, (keras.KerasTensor, np.ndarray)) else plain_array(each) for each in results
         )
+
+    def _settle(self, node: ir.Node, why: CannotBuild) -> None:
+        """Choose what computes a node when the model runs.
+
+        Raises:
+            UnsupportedOpError: nothing can.
+        """
+        if (node.domain, node.op_type) in DYNAMIC:
+            return
+        # What only lacks a size or a value does what it does here once they are there.
+        lacks = isinstance(why, NeedsValues) and ir.DataType.STRING not in kinds(node)
+        if not (lacks and implementation(node) is not None and not host_computes(node, self._opsets)):
+            put_on_host(node, self._opsets, str(why))
 
     def _result(self, node: ir.Node) -> str:
         """The dtype of the first output; empty where it is not known."""

@@ -102,8 +102,13 @@ def settle_hosts(nodes: Iterable[ir.Node], opsets: Mapping[str, int]) -> list[st
     return list(found)
 
 
-def put_on_host(node: ir.Node, opsets: Mapping[str, int]) -> str:
+def put_on_host(node: ir.Node, opsets: Mapping[str, int], why: str = "") -> str:
     """Have a node computed on the host; returns its operator.
+
+    Args:
+        node: the node.
+        opsets: of the graph.
+        why: what keeps Keras from computing it.
 
     Raises:
         UnsupportedOpError: the host does not know it either.
@@ -111,8 +116,8 @@ def put_on_host(node: ir.Node, opsets: Mapping[str, int]) -> str:
     name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     if not host_computes(node, opsets):
         raise UnsupportedOpError(
-            f"Keras has no counterpart for {name} at node {node.name!r}, and the host has none either. Replace "
-            "the operator in the source model, or use the onnx backend.",
+            f"Keras has no counterpart for {name} at node {node.name!r}{why and f' ({why})'}, and the host has none "
+            "either. Replace the operator in the source model, or use the onnx backend.",
             op_type=node.op_type,
             node=node.name or "",
         )

@@ -206,7 +206,7 @@ def _replace(node: ir.Node, new: list[ir.Node], results: list[ir.Value | None]) 
         created.name = node.name if created.op_type == node.op_type else f"{node.name}/{created.op_type}"
         created.metadata_props.update(node.metadata_props)
         for value in created.outputs:
-            if value not in results:
+            if value not in results and value.name:
                 value.name = f"{node.name}/{value.name}"
         for value in created.inputs:
             if value is not None and value.producer() is None and value.const_value is not None and value.graph is None:

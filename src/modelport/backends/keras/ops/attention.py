@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from keras import ops
+from keras import layers, ops
 
 from modelport.backends.keras.ops.registry import op
 from modelport.backends.keras.ops.tensors import along, cast, dtype, keras_dtype, part, plus, precise, rank, size, sizes
@@ -15,13 +15,19 @@ from modelport.graph.splice import BUILD_DOMAIN, is_op, scalar
 
 def _heads(x: Any, count: int) -> Any:
     """(batch, sequence, heads * features) -> (batch, heads, sequence, features)."""
-    split = ops.reshape(x, (-1, size(x, 1), count, size(x, 2) // count))
-    return ops.transpose(split, (0, 2, 1, 3))
+    return ops.transpose(_with_rest(x, (count, size(x, 2) // count)), (0, 2, 1, 3))
 
 
 def _joined(x: Any) -> Any:
     """(batch, heads, sequence, features) -> (batch, sequence, heads * features)."""
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, size(x, 2), size(x, 1) * size(x, 3)))
+    return _with_rest(ops.transpose(x, (0, 2, 1, 3)), (size(x, 1) * size(x, 3),))
+
+
+def _with_rest(x: Any, rest: tuple[int, ...]) -> Any:
+    """(batch, sequence, ...) with other sizes after these two, which may be unknown."""
+    if sizes(x)[1] is not None:
+        return ops.reshape(x, (-1, sizes(x)[1], *rest))
+    return layers.Reshape((-1, *rest), dtype=dtype(x))(x)
 
 
 def _bias(q: Any, k: Any, mask: Any, limits: tuple[int | None, int | None], offset: Any) -> Any:

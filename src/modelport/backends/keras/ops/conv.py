@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from modelport.backends.keras.ops.index import counting
 from modelport.backends.keras.ops.registry import Ints, NeedsValues, op, spatial
 from modelport.backends.keras.ops.shape import padded
 from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, rank, size, sizes, wide
@@ -130,8 +131,13 @@ def conv(
 def _spread(x: Any, strides: Numbers) -> Any:
     """(batch, *spatial, channels) with zeros between its elements."""
     for axis, step in enumerate(strides, 1):
-        if step > 1:
-            length = size(x, axis)
+        length = sizes(x)[axis]
+        if step > 1 and (length is None or sizes(x).count(None) > 1):
+            # A Reshape leaves one size open at most.
+            copies = ops.repeat(x, step, axis=axis)
+            first = ops.equal(ops.mod(counting(copies, axis), step), 0)
+            x = part(ops.where(first, copies, ops.zeros_like(copies)), axis, 0, 1 - step)
+        elif step > 1 and length is not None:
             widths = [(0, step - 1) if i == axis + 1 else (0, 0) for i in range(rank(x) + 1)]
             shape = [-1 if n is None else n for n in sizes(x)]
             shape[axis] = length * step

@@ -95,10 +95,21 @@ def scatter_nd(x: Any, indices: Any, updates: Any, *, reduction: str = "none") -
 
 def scattered(x: Any, places: Any, updates: Any, reduction: str) -> Any:
     """A tensor with updates at places (..., indexed axes)."""
-    if dtype(x) == "bool":
-        result = ops.scatter_update(cast(x, "int32"), places, cast(updates, "int32"), reduction=_REDUCTIONS[reduction])
-        return cast(result, "bool")
-    return cast(ops.scatter_update(wide(x), places, wide(updates), reduction=_REDUCTIONS[reduction]), dtype(x))
+    if 0 in sizes(x):
+        return x
+    carried = "int32" if dtype(x) == "bool" else dtype(wide(x))
+    data, updates = cast(x, carried), cast(updates, carried)
+    depth = size(places, -1)
+    unknown = [axis for axis in range(depth, rank(x)) if sizes(x)[axis] is None]
+    if unknown:
+        # TensorFlow refuses to change nothing: an axis that may be empty is made longer for a while.
+        widths = [(0, int(axis in unknown)) for axis in range(rank(x))]
+        data = ops.pad(data, widths)
+        updates = ops.pad(updates, [(0, 0)] * (rank(updates) - rank(x) + depth) + widths[depth:])
+    result = ops.scatter_update(data, places, updates, reduction=_REDUCTIONS[reduction])
+    for axis in unknown:
+        result = part(result, axis, 0, -1)
+    return cast(result, dtype(x))
 
 
 @op("ScatterElements", "Scatter")
