@@ -199,18 +199,64 @@ _SEGMENTS = {"Sum": "add", "Prod": "mul", "Max": "max", "Min": "min"}
 
 @op(*(f"UnsortedSegment{kind}" for kind in _SEGMENTS), static=(2,))
 def segments(g: Context, x: ir.Value, ids: ir.Value, count: np.ndarray) -> ir.Value:
-    shape, rank, kind = g.shape(0), g.rank(1), g.op.type.removeprefix("UnsortedSegment")
-    dtype = g.dtype(0).numpy()
-    if shape is None or None in shape[rank:]:
-        raise g.fail("what is put into segments has a size that is not known")
-    info: Any = np.finfo(dtype) if g.dtype(0).is_floating_point() else np.iinfo(dtype)
-    start = {"Sum": 0, "Prod": 1, "Max": info.min, "Min": info.max}[kind]
-    empty = np.full((int(count.item()) + 1, *(int(size or 0) for size in shape[rank:])), start, dtype)
     # A number below zero belongs to no segment: what has one goes to a row behind them.
-    wide = g.int64(ids)
-    place = g("Where", g("Less", wide, 0), np.asarray(int(count.item())), wide)
-    found = g("ScatterND", empty, g("Unsqueeze", place, [-1]), x, reduction=_SEGMENTS[kind])
+    wide, behind = g.int64(ids), int(count.item())
+    places = g("Where", g("Less", wide, 0), np.asarray(behind), wide)
+    found = _in_segments(g, x, places, g.operand([behind + 1]), g.op.type.removeprefix("Unsorted"))
     return g("Slice", found, [0], [-1], [0])
+
+
+@op("SegmentSum", "SegmentMax", "SegmentMin", "SegmentProd")
+def sorted_segments(g: Context, x: ir.Value, ids: ir.Value) -> ir.Value:
+    """Segments whose numbers grow: the last one says how many there are."""
+    places = g.int64(ids)
+    count = g("Add", g("Gather", places, np.asarray([-1])), np.asarray([1]))
+    found = _in_segments(g, x, places, count, g.op.type)
+    if g.op.type in ("SegmentSum", "SegmentProd"):
+        return found
+    used = g("ReduceMax", g("Cast", g("Equal", _numbers(g, count), g("Unsqueeze", places, [-1])), to=_INT64), [0])
+    rank = g.rank(0)
+    there = g("Cast", g("Reshape", used, [-1, *[1] * (rank - 1)]), to=ir.DataType.BOOL.value)
+    return g("Where", there, found, np.asarray(0, g.dtype(0).numpy()))
+
+
+_INT64 = ir.DataType.INT64.value
+
+
+def _numbers(g: Context, count: ir.Value) -> ir.Value:
+    return g("Range", np.asarray(0), g("Squeeze", count, [0]), np.asarray(1))
+
+
+def _in_segments(g: Context, x: ir.Value, places: ir.Value, count: ir.Value | None, name: str) -> ir.Value:
+    """The elements of every segment joined; what has none is what joining starts from."""
+    kind, dtype, rank = name.removeprefix("Segment"), g.dtype(0), g.rank(1)
+    info: Any = np.finfo(dtype.numpy()) if dtype.is_floating_point() else np.iinfo(dtype.numpy())
+    start = np.asarray({"Sum": 0, "Prod": 1, "Max": info.min, "Min": info.max}[kind], dtype.numpy())
+    sizes = g("Concat", count, g("Shape", x, start=rank), axis=0) if g.rank(0) > rank else count
+    return g("ScatterND", g("Expand", start, sizes), g("Unsqueeze", places, [-1]), x, reduction=_SEGMENTS[kind])
+
+
+@op("LowerBound", "UpperBound")
+def bound(g: Context, rows: ir.Value, values: ir.Value) -> ir.Value:
+    before = "Less" if g.op.type == "LowerBound" else "LessOrEqual"
+    passed = g(before, g("Unsqueeze", rows, [-2]), g("Unsqueeze", values, [-1]))
+    return g("ReduceSum", g("Cast", passed, to=g.result_dtype().value), [-1], keepdims=0)
+
+
+@op("InvertPermutation")
+def inverted(g: Context, x: ir.Value) -> ir.Value:
+    size = g("Shape", x)
+    numbers = g("Range", np.asarray(0), g("Squeeze", size, [0]), np.asarray(1))
+    return g("Cast", g("ScatterElements", numbers, g.int64(x), numbers), to=g.result_dtype().value)
+
+
+@op("ReverseSequence")
+def reversed_(g: Context, x: ir.Value, lengths: ir.Value) -> ir.Value:
+    batch, time = g.attr("batch_dim"), g.attr("seq_dim")
+    rest = [axis for axis in range(g.rank(0)) if axis not in (batch, time)]
+    perm = [batch, time, *rest]
+    turned = g("ReverseSequence", g.transpose(x, perm), g.int64(lengths), batch_axis=0, time_axis=1)
+    return g.transpose(turned, [perm.index(axis) for axis in range(g.rank(0))])
 
 
 @op("XlaDynamicUpdateSlice")
@@ -240,10 +286,11 @@ def _updated(g: Context, x: ir.Value, part: ir.Value, starts: ir.Value, axes: di
 
 @op("Unique", "UniqueWithCounts")
 def unique(g: Context, x: ir.Value) -> list[ir.Value]:
+    dtype, kind = g.dtype(0), g.result_dtype(1)
+    x = x if dtype.is_floating_point() or dtype == ir.DataType.STRING else g.int64(x)
     values, _, places, counts = g.many("Unique", [x], 4, sorted=0)
-    kind = g.result_dtype(1)
     found = [g("Cast", each, to=kind.value) for each in (places, counts)]
-    return [values, *found[: len(g.op.outputs) - 1]]
+    return [g("Cast", values, to=dtype.value), *found[: len(g.op.outputs) - 1]]
 
 
 @op("InTopK", "InTopKV2")

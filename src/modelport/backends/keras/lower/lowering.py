@@ -13,7 +13,7 @@ import tensorflow as tf
 from modelport.backends.keras.layers import Weight
 from modelport.backends.keras.lower.context import Context
 from modelport.backends.keras.lower.static import Statics
-from modelport.backends.keras.lower.table import OPS, PATTERNS
+from modelport.backends.keras.lower.table import COMPLEX, OPS, PATTERNS
 from modelport.backends.keras.lower.trace import Call, Trace
 from modelport.backends.keras.run import line_of
 from modelport.core.errors import UnsupportedOpError
@@ -111,7 +111,9 @@ class Lowering:
         return name
 
     def constant(self, array: np.ndarray) -> ir.Value:
-        """An array that is no weight; equal ones are one value."""
+        """An array that is no weight; equal ones are one value. Complex numbers are pairs on a last axis."""
+        if array.dtype.kind == "c":
+            array = np.stack([array.real, array.imag], -1)
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             name = self.unique(f"constant_{len(self._constants)}")
@@ -207,6 +209,8 @@ class Lowering:
         row = OPS.get(op.type)
         if row is None:
             raise self.unsupported(context, f"TensorFlow's op {op.type} has no portable form")
+        if op.type not in COMPLEX and any(tensor.dtype.is_complex for tensor in (*op.inputs, *op.outputs)):
+            raise self.unsupported(context, f"TensorFlow's op {op.type} has no portable form for complex numbers")
         static = {index % len(op.inputs) for index in row.static}
         for index in static:
             if frame.statics.value(op.inputs[index]) is None:
@@ -256,10 +260,12 @@ def _described(value: Any, symbol: Any) -> Any:
     """The value with the dtype and shape that TensorFlow knows; sizes that it does not know are left open."""
     if not isinstance(value, ir.Value) or symbol.dtype.name == "variant":
         return value
+    parts = [2] if symbol.dtype.is_complex else []
     if value.shape is None and symbol.shape.rank is not None:
-        value.shape = ir.Shape(symbol.shape.as_list())
+        value.shape = ir.Shape([*symbol.shape.as_list(), *parts])
     if value.type is None:
-        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(symbol.dtype.as_numpy_dtype)))
+        dtype = symbol.dtype.real_dtype.as_numpy_dtype
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
     return value
 
 

@@ -39,12 +39,29 @@ def unary(g: Context, x: ir.Value) -> ir.Value:
 
 @op(*BINARY)
 def binary(g: Context, a: ir.Value, b: ir.Value) -> ir.Value:
+    if g.op.inputs[0].dtype.is_complex:
+        return _complex(g, a, b)
     neutral = _NEUTRAL.get(g.op.type)
     if neutral is not None and _is_scalar(g, 1, neutral):
         return a
     if neutral is not None and g.op.type not in ("Sub", "RealDiv") and _is_scalar(g, 0, neutral):
         return b
     return g(BINARY[g.op.type], a, b)
+
+
+def _complex(g: Context, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Sums, differences and products of pairs."""
+    if g.op.type != "Mul":
+        if g.op.type not in ("Add", "AddV2", "Sub"):
+            raise g.fail(f"{g.op.type} of complex numbers has no portable form")
+        return g(BINARY[g.op.type], a, b)
+    (real, imaginary), (other, turn) = ([g("Slice", x, [i], [i + 1], [-1]) for i in range(2)] for x in (a, b))
+    return g(
+        "Concat",
+        g("Sub", g("Mul", real, other), g("Mul", imaginary, turn)),
+        g("Add", g("Mul", real, turn), g("Mul", imaginary, other)),
+        axis=-1,
+    )
 
 
 def _is_scalar(g: Context, index: int, number: int) -> bool:
@@ -184,9 +201,16 @@ def clip_by_value(g: Context, x: ir.Value, low: ir.Value, high: ir.Value) -> ir.
     return g("Min", g("Max", x, low), high)
 
 
-@op("Cast")
+@op("Cast", complex_=True)
 def cast(g: Context, x: ir.Value) -> ir.Value:
-    return g.cast(x, g.result_dtype())
+    source, target = g.op.inputs[0].dtype, g.op.outputs[0].dtype
+    dtype = ir.DataType.from_numpy(np.dtype(target.real_dtype.as_numpy_dtype))
+    if source.is_complex == target.is_complex:
+        return g("Cast", x, to=dtype.value) if source.is_complex else g.cast(x, dtype)
+    if source.is_complex:
+        return g("Cast", g("Gather", x, np.asarray(0, np.int64), axis=-1), to=dtype.value)
+    real = g("Unsqueeze", g.cast(x, dtype), [-1])
+    return g("Concat", real, g("Sub", real, real), axis=-1)
 
 
 @op("SelectV2")

@@ -21,7 +21,7 @@ def _known(g: Context, value: ir.Value) -> ir.Value:
     return value
 
 
-@op("RFFT", static=(1,))
+@op("RFFT", static=(1,), complex_=True)
 def rfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
     shape, count = g.shape(0), int(length.ravel()[0])
     size = None if shape is None else shape[-1]
@@ -36,7 +36,7 @@ def rfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
     return _known(g, g("DFT", g("Unsqueeze", x, [-1]), None, np.asarray(-2, np.int64), onesided=1))
 
 
-@op("IRFFT", static=(1,))
+@op("IRFFT", static=(1,), complex_=True)
 def irfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
     shape, count = g.shape(0), int(length.ravel()[0])
     have, needed = None if shape is None else shape[-1], count // 2 + 1
@@ -51,7 +51,7 @@ def irfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
     return g("Gather", found, np.asarray(0, np.int64), axis=-1)
 
 
-@op("FFT", "IFFT", "FFT2D", "IFFT2D", "FFT3D", "IFFT3D")
+@op("FFT", "IFFT", "FFT2D", "IFFT2D", "FFT3D", "IFFT3D", complex_=True)
 def fft(g: Context, x: ir.Value) -> ir.Value:
     axes = {"2D": (-2, -3), "3D": (-2, -3, -4)}.get(g.op.type[-2:], (-2,))
     for axis in axes:
@@ -59,16 +59,32 @@ def fft(g: Context, x: ir.Value) -> ir.Value:
     return _known(g, x)
 
 
-@op("Real", "Imag")
+@op("Real", "Imag", complex_=True)
 def part(g: Context, x: ir.Value) -> ir.Value:
     return g("Gather", x, np.asarray(int(g.op.type == "Imag"), np.int64), axis=-1)
 
 
-@op("ComplexAbs")
+@op("ComplexAbs", complex_=True)
 def complex_abs(g: Context, x: ir.Value) -> ir.Value:
     return g("ReduceL2", x, [-1], keepdims=0)
 
 
-@op("Complex")
+@op("Complex", complex_=True)
 def complex_(g: Context, real: ir.Value, imaginary: ir.Value) -> ir.Value:
     return _known(g, g("Concat", g("Unsqueeze", real, [-1]), g("Unsqueeze", imaginary, [-1]), axis=-1))
+
+
+@op("Conj", complex_=True)
+def conjugate(g: Context, x: ir.Value) -> ir.Value:
+    return _known(g, g("Mul", x, np.asarray([1, -1], _PARTS[g.op.inputs[0].dtype.name].numpy())))
+
+
+@op("Angle", complex_=True)
+def angle(g: Context, x: ir.Value) -> ir.Value:
+    real, imaginary = (g("Gather", x, np.asarray(i, np.int64), axis=-1) for i in range(2))
+    size, zero = g("ReduceL2", x, [-1], keepdims=0), np.asarray(0, np.float32)
+    # Half of the angle has a tangent of one form, for all but the numbers below zero.
+    sum_ = g("Where", g("Equal", size, zero), np.asarray(1, np.float32), g("Add", size, real))
+    below = g("And", g("Equal", imaginary, zero), g("Less", real, zero))
+    angles = g("Mul", g("Atan", g("Div", imaginary, sum_)), np.asarray(2, np.float32))
+    return g("Where", below, np.asarray(np.pi, np.float32), angles)

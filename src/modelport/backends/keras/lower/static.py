@@ -134,9 +134,7 @@ def _enum(value: Any) -> Any:
 
 
 def _of_shape(statics: Statics, tensor: Any) -> list[Size] | None:
-    source = (
-        tensor.op.inputs[list(tensor.op.outputs).index(tensor)] if tensor.op.type == "ShapeN" else tensor.op.inputs[0]
-    )
+    source = tensor.op.inputs[tensor.value_index if tensor.op.type == "ShapeN" else 0]
     shape = sizes(source)
     if shape is None:
         return None

@@ -27,12 +27,18 @@ class OpRow(NamedTuple):
 
 OPS: dict[str, OpRow] = {}
 
+COMPLEX = {"Add", "AddV2", "Identity", "Mul", "StopGradient", "StridedSlice", "Sub"}
+"""Ops that take or give complex tensors, which are real ones with the two parts on a last axis of their own."""
 
-def op(*op_types: str, static: tuple[int, ...] = (), needs: tuple[int, ...] | None = None) -> Callable[[Emit], Emit]:
+
+def op(
+    *op_types: str, static: tuple[int, ...] = (), needs: tuple[int, ...] | None = None, complex_: bool = False
+) -> Callable[[Emit], Emit]:
     """Enter a function into the table of ops; it takes the static inputs and those it needs, in order."""
 
     def enter(emit: Emit) -> Emit:
         OPS.update(dict.fromkeys(op_types, OpRow(emit, static, needs)))
+        COMPLEX.update(op_types if complex_ else ())
         return emit
 
     return enter

@@ -147,3 +147,10 @@ def text_vectorization(g: Context, inputs: ir.Value) -> ir.Value:
         return ids
     padded = g("Pad", ids, [0, 0, 0, int(length)])
     return g("Slice", padded, [0], [int(length)], [1])
+
+
+@op("AsString")
+def as_string(g: Context, x: ir.Value) -> ir.Value:
+    if g.dtype(0).is_floating_point() or g.attr("width") > 0 or g.attr("fill"):
+        raise g.fail("whole numbers are written as text, without a width; how floats are written is TensorFlow's own")
+    return g("Cast", x, to=ir.DataType.STRING.value)
