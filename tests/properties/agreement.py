@@ -235,5 +235,6 @@ def _failure(backend: Backend, example: Example, told: str, first: int) -> str:
         return kind(trouble(backend, part)) == kind(told)
 
     small = reduced(example, fails)
-    again = trouble(backend, small)
-    return f"{backend.name}, seed {first}: {again or told}\n{reproduction(small)}"
+    again = trouble(backend, small) or "agrees when it runs once more"
+    whole = "" if again == told else f"\nthe whole graph: {told}"
+    return f"{backend.name}, seed {first}: {again}{whole}\n{reproduction(small)}"

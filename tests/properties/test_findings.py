@@ -411,6 +411,20 @@ FINDINGS = {
         }""",
         opset=24,
     ),
+    "a convolution of as many channels as only the run tells": Found(
+        """g (float[n, t, 5] x, float[n, t, 5] z) => (float[a, b, c] y, float[d, e, f] v) {
+            y = ConvTranspose(x, w) v = Conv(z, w2)
+        }""",
+        sizes=({"n": 2, "t": 2}, {"n": 3, "t": 2}),
+        weights=(("w", (2, 3, 2)), ("w2", (3, 2, 2))),
+    ),
+    "nothing is reflected": Found(
+        """g (float[n, t, 0] x) => (float[a, b, c] y) <int64[6] pads = {0, 1, 0, 0, 1, 0}> {
+            y = Pad<mode = "reflect">(x, pads)
+        }""",
+        sizes=({"n": 2, "t": 2}, {"n": 3, "t": 4}),
+        on=("torch", "keras"),
+    ),
 }
 
 

@@ -140,7 +140,9 @@ def conv(
 ) -> Any:
     kernel = place.shape("weight")[2:]
     count = len(kernel)
-    channels = sizes(x)[-1] or place.shape("weight")[1] * group
+    channels = sizes(x)[-1]
+    if channels is None:
+        return None
     dilations, strides = tuple(dilations or (1,) * count), tuple(strides or (1,) * count)
     found = _kernels(place, group, channels)
     skips = any(d > 1 for d in dilations)
@@ -176,7 +178,7 @@ def conv_transpose(
     _, filters, *kernel = place.shape("weight")
     count = len(kernel)
     strides = tuple(strides or (1,) * count)
-    if count > 3 or group != 1 or any(d > 1 for d in dilations or ()):
+    if count > 3 or sizes(x)[-1] is None or group != 1 or any(d > 1 for d in dilations or ()):
         return None
     cuts = transpose_pads(auto_pad, pads, output_shape, output_padding or (0,) * count, sizes(x)[1:-1], kernel, strides)
     if any(before < 0 or after < 0 for before, after in cuts) and place.has("bias"):

@@ -278,9 +278,13 @@ def _padded_by_copies(x: Any, axis: int, width: tuple[int, int], mode: str) -> A
     if length is not None:
         return ops.take(x, np.pad(np.arange(length), width, mode), axis=axis)  # type: ignore[call-overload]
     before, after = width
-    if mode == "reflect":
+    if mode == "reflect" and 0 in sizes(x):
+        # TensorFlow refuses to reflect where another axis is empty.
+        first = ops.flip(part(x, axis, 1, before + 1), axis=axis)
+        last = ops.flip(part(x, axis, -1 - after, -1), axis=axis)
+    elif mode == "reflect":
         return ops.pad(x, [width if i == axis else (0, 0) for i in range(rank(x))], mode="reflect")
-    if mode == "wrap":
+    elif mode == "wrap":
         first, last = part(x, axis, -before, None), part(x, axis, 0, after)
     else:
         first = ops.repeat(part(x, axis, 0, 1), before, axis=axis)
