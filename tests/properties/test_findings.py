@@ -425,6 +425,12 @@ FINDINGS = {
         sizes=({"n": 2, "t": 2}, {"n": 3, "t": 4}),
         on=("torch", "keras"),
     ),
+    "rows of nothing are normalised": Found(
+        """g (float[n, 0, 3] x) => (float[a, b, c] y) <float[0, 3] scale = {}, float[0, 3] bias = {}> {
+            y = LayerNormalization<axis = -2>(x, scale, bias)
+        }""",
+        on=("keras",),
+    ),
 }
 
 

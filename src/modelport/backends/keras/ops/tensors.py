@@ -196,4 +196,4 @@ def _adds_plainly(first: tuple[int | None, ...], second: tuple[int | None, ...])
     long = [n for n in second if n is not None and n > 1]
     if len(first) < 2 or len(long) > 1 or (not long and None not in second and 0 not in second):
         return True
-    return len(second) <= len(first) and (second[-1] or 0) > 1 and first[-1] == second[-1]
+    return 0 not in second and len(second) <= len(first) and (second[-1] or 0) > 1 and first[-1] == second[-1]
