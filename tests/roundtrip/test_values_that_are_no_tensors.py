@@ -41,6 +41,17 @@ def test_a_sequence_has_no_rows_to_predict(source: mp.Model) -> None:
         source.predict((np.ones((3, 4), "float32"), np.array(3)))
 
 
+@pytest.mark.parametrize(("backend", "support"), [("torch", "fallback"), ("keras", "custom"), ("onnx", "native")])
+def test_check_tells_strings_from_numbers(backend: str, support: str) -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
+    g (string[batch] words, float[batch] x) => (bool[batch] same, bool[batch] equal)
+    { same = Equal (words, words)  equal = Equal (x, x) }""")
+    report = mp.check(ir.to_proto(model), to=backend)
+    assert {(row.op_type, row.support, row.count) for row in report.rows} == (
+        {("Equal", "native", 2)} if support == "native" else {("Equal", "native", 1), ("Equal", support, 1)}
+    )
+
+
 def test_check_tells_what_runs_on_the_host() -> None:
     model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
     g (string[batch] words) => (string[batch] out) { out = StringConcat (words, words) }""")

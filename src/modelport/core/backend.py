@@ -142,8 +142,8 @@ class Backend(Protocol):
         """
         ...
 
-    def support(self, op_type: str, domain: str = "") -> Support:
-        """How `build` would realise an operator of the normal form."""
+    def support(self, op_type: str, domain: str = "", *, text: bool = False) -> Support:
+        """How `build` would realise an operator of the normal form; `text` says that it takes or gives strings."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from modelport.core import registry
-from modelport.core.backend import Backend, Exported
+from modelport.core.backend import Backend, Exported, Support
 from modelport.core.errors import UnsupportedModelError, UnsupportedOpError
 from modelport.core.model import Model
 from modelport.core.report import CheckReport, CheckRow
@@ -35,7 +35,8 @@ def check(
         dynamic: as for `transfer`.
 
     Returns:
-        A `CheckReport` with one row per operator; `report.ok` says whether the transfer can be made.
+        A `CheckReport` with one row per operator, or two where some of its nodes take strings; `report.ok` says whether
+        the transfer can be made.
 
     Raises:
         MissingBackendError: the target's framework is not installed, or no backend has that name.
@@ -55,19 +56,22 @@ def check(
 
 
 def _report(source: Model, target: Backend, export: Exported) -> CheckReport:
-    nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    nodes: dict[tuple[str, Support], list[str]] = defaultdict(list)
     for node in _build_graph(export.graph, target).graph.all_nodes():
-        nodes[node.domain, node.op_type].append(node.name or node.outputs[0].name or "")
+        text = any(map(_is_text, (*node.inputs, *node.outputs)))
+        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        support = target.support(node.op_type, node.domain, text=text)
+        nodes[name, support].append(node.name or node.outputs[0].name or "")
     rows = tuple(
-        CheckRow(
-            f"{domain}.{op_type}" if domain else op_type,
-            len(names),
-            target.support(op_type, domain),
-            tuple(names[:_SHOWN]),
-        )
-        for (domain, op_type), names in sorted(nodes.items())
+        CheckRow(op_type, len(names), support, tuple(names[:_SHOWN]))
+        for (op_type, support), names in sorted(nodes.items())
     )
     return CheckReport(source.backend, target.name, rows, export.notes)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value of the graph is, or holds, strings."""
+    return value is not None and value.type is not None and value.type.dtype.name == "STRING"
 
 
 def _build_graph(graph: Any, target: Backend) -> Any:

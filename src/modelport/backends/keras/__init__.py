@@ -175,11 +175,11 @@ class KerasBackend:
 
         return gradients(native, inputs, cotangents, signature)
 
-    def support(self, op_type: str, domain: str = "") -> Support:
+    def support(self, op_type: str, domain: str = "", *, text: bool = False) -> Support:
         """See `Backend.support`."""
         from modelport.backends.keras.support import support
 
-        return support(op_type, domain)
+        return support(op_type, domain, text=text)
 
 
 BACKEND = KerasBackend()

@@ -10,9 +10,12 @@ from modelport.backends.keras.ops.registry import OPS
 from modelport.core.backend import Support
 
 
-def support(op_type: str, domain: str = "") -> Support:
-    """Whether Keras has an operator of the normal form, or TensorFlow in a layer of ours, or the host computes it."""
-    if (domain, op_type) in OPS:
+def support(op_type: str, domain: str = "", *, text: bool = False) -> Support:
+    """Whether Keras has an operator of the normal form, or TensorFlow in a layer of ours, or the host computes it.
+
+    Keras computes with no strings, and TensorFlow does.
+    """
+    if (domain, op_type) in OPS and not text:
         return "native"
     if (domain, op_type) in DYNAMIC:
         return "custom"

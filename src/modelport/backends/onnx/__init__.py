@@ -90,7 +90,7 @@ class OnnxBackend:
 
         return place(native, device)
 
-    def support(self, op_type: str, domain: str = "") -> Support:
+    def support(self, op_type: str, domain: str = "", *, text: bool = False) -> Support:
         from modelport.backends.onnx.ops import support
 
         return support(op_type, domain)

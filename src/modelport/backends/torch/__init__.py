@@ -70,10 +70,10 @@ class TorchBackend:
 
         return place(native, device)
 
-    def support(self, op_type: str, domain: str = "") -> Support:
+    def support(self, op_type: str, domain: str = "", *, text: bool = False) -> Support:
         from modelport.backends.torch.ops import support
 
-        return support(op_type, domain)
+        return support(op_type, domain, text=text)
 
     def gradients(self, native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
         from modelport.backends.torch.train import gradients

@@ -101,8 +101,10 @@ def size_op(*names: str) -> Callable[[Function], Function]:
     return register
 
 
-def support(op_type: str, domain: str = "") -> Support:
+def support(op_type: str, domain: str = "", *, text: bool = False) -> Support:
     """How an operator of the normal form runs: by the table, or on the host where onnx's evaluator has it."""
+    if text and (domain, op_type) not in HOLD_TEXT:
+        return "fallback" if runs_on_host(op_type, domain) else "unsupported"
     if not domain and op_type in CUSTOM:
         return "custom"
     if (domain, op_type) in OPS or (not domain and op_type in SIZE_OPS):
