@@ -431,6 +431,24 @@ FINDINGS = {
         }""",
         on=("keras",),
     ),
+    "bits of tensors of different shapes": Found(
+        """g (int64 x, int64[n, 1] z) => (int64[a] y, int64[b, c] w, int64[d, e] v) <
+            int64[3] bits = {2, 5, 6}, uint8[1, 3] small = {1, 2, 3}
+        > {
+            y = BitwiseAnd(x, bits) w = BitwiseXor(bits, z)
+            s = Cast<to = 2>(z) t = BitShift<direction = "LEFT">(s, small) v = Cast<to = 7>(t)
+        }""",
+        on=("torch", "keras"),
+    ),
+    "a constant is convolved with what is given": Found(
+        "g (float[3, 2, 2] x) => (float[a, b, c] y) { y = Conv<strides = [2]>(w, x) }",
+        weights=(("w", (1, 2, 5)),),
+    ),
+    "shares along one of six axes": Found(
+        """g (float[1, n, t, 1, n, 3] x) => (float[a, b, c, d, e, f] y, float[h, i, j, k, l, m] z) {
+            y = Softmax(x) z = LogSoftmax<axis = 1>(x)
+        }"""
+    ),
 }
 
 

@@ -26,8 +26,8 @@ def reduce(s: Scope) -> None:
     if name == "ReduceProd" and x.dtype in INTEGERS and any(_overflows(array) for array in x.worlds):
         # What lies beyond int32, ONNX Runtime multiplies otherwise.
         raise Unfit
-    if name == "ReduceL2" and x.dtype == I32 and any(_overflows_as_a_square(array) for array in x.worlds):
-        # The reference evaluator squares in int32.
+    if name == "ReduceL2" and x.dtype in INTEGERS and any(_overflows_as_a_square(array) for array in x.worlds):
+        # The reference evaluator squares in the integer's own dtype.
         raise Unfit
     axes, keep = some_axes(s, x), s.choose([None, 0, 1])
     if s.opset < (13 if name == "ReduceSum" else 18):
@@ -43,7 +43,7 @@ def _overflows(array: np.ndarray) -> bool:
 
 
 def _overflows_as_a_square(array: np.ndarray) -> bool:
-    return bool((array.astype(np.float64) ** 2).sum() >= 2.0**31)
+    return bool((array.astype(np.float64) ** 2).sum() >= float(np.iinfo(array.dtype).max))
 
 
 @operator(7, weight=2)

@@ -15,14 +15,14 @@ from modelport.backends.keras.absorb import Absorption, Owned, Weight
 from modelport.backends.keras.assembly import assemble
 from modelport.backends.keras.border import carrier_array, plain_array
 from modelport.backends.keras.build_layers import DROPOUTS, LAYERS, Place, dropout
-from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, zero_of
+from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline
 from modelport.backends.keras.dynamic.evaluate import attributes, implementation, kinds, used
 from modelport.backends.keras.dynamic.table import DYNAMIC
 from modelport.backends.keras.heads import Heads, einsum_dense, find_heads
 from modelport.backends.keras.lengths import Lengths
 from modelport.backends.keras.names import Names, label_operations
 from modelport.backends.keras.ops.registry import OPS, CannotBuild, NeedsValues, Op, call
-from modelport.backends.keras.ops.tensors import KERAS_DTYPES, cast, dtype, keras_dtype, plus
+from modelport.backends.keras.ops.tensors import KERAS_DTYPES, cast, dtype, keras_dtype, plus, zero_of
 from modelport.backends.keras.parts import exposed, needed, part, put_on_host, settle_hosts
 from modelport.backends.keras.regions import groups
 from modelport.backends.keras.runtime import OnnxGraph, keras_type

@@ -15,12 +15,6 @@ INLINE = 512
 """Constants of up to this many elements stand in the model's configuration; larger ones are weights."""
 
 
-def zero_of(x: Any) -> Any:
-    """A scalar 0 that depends on an input, so that Keras lets it into the model; an empty or NaN input gives it too."""
-    flat = ops.reshape(x, (-1,))
-    return ops.sum(ops.cast(flat[(slice(0, 0),)], "float32"))
-
-
 def carrier(shape: tuple[int, ...], name: str, kind: str, *, constant: bool = False) -> keras.layers.Layer:
     """The layer that `carry` makes, before its first call; its kernel is (1, *shape)."""
     axes = ascii_uppercase[: len(shape)]

@@ -109,11 +109,26 @@ def shrink(x: Any, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
 
 @op("Softmax")
 def softmax(x: Any, *, axis: int = -1) -> Any:
+    if rank(x) > _MOST_AXES:
+        powers = ops.exp(_below_zero(x, axis))
+        return cast(ops.divide(powers, ops.sum(powers, axis=axis, keepdims=True)), dtype(x))
     return cast(ops.softmax(precise(x), axis=axis), dtype(x)) if rank(x) else ops.ones_like(x)
+
+
+_MOST_AXES = 5
+"""Of a softmax: TensorFlow's kernel on a CPU takes no more."""
+
+
+def _below_zero(x: Any, axis: int) -> Any:
+    """A tensor less its largest element along an axis."""
+    return ops.subtract(precise(x), ops.max(precise(x), axis=axis, keepdims=True))
 
 
 @op("LogSoftmax")
 def log_softmax(x: Any, *, axis: int = -1) -> Any:
+    if rank(x) > _MOST_AXES:
+        data = _below_zero(x, axis)
+        return cast(ops.subtract(data, ops.log(ops.sum(ops.exp(data), axis=axis, keepdims=True))), dtype(x))
     return cast(ops.log_softmax(precise(x), axis=axis), dtype(x)) if rank(x) else ops.zeros_like(x)
 
 

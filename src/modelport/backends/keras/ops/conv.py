@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from modelport.backends.keras.ops.index import counting
 from modelport.backends.keras.ops.registry import Ints, NeedsValues, op, spatial
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, rank, size, sizes, wide
+from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, rank, size, sizes, wide, zero_of
 
 Numbers = Sequence[int]
 
@@ -63,6 +64,9 @@ def has_kernel(strides: Numbers, dilations: Numbers, channels: int) -> bool:
 
 def convolve(x: Any, kernel: Any, strides: Numbers, dilations: Numbers, group: int) -> Any:
     """A convolution of (batch, *spatial, channels) with a kernel (*spatial, in / group, out), without padding."""
+    if isinstance(kernel, keras.KerasTensor) and not isinstance(x, keras.KerasTensor):
+        # Keras looks at the data alone to see whether it builds a model.
+        x = plus(cast(zero_of(kernel), dtype(x)), x)
     if group > 1 and group == sizes(x)[-1] and (result := _depthwise(x, kernel, strides, dilations)) is not None:
         return result
     if not has_kernel(strides, dilations, size(kernel, -2)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from keras import ops
 
 from modelport.backends.keras.ops.math import in_wide
 from modelport.backends.keras.ops.registry import op
-from modelport.backends.keras.ops.tensors import cast, dtype, wide
+from modelport.backends.keras.ops.tensors import cast, dtype, plus, sizes, wide
 
 
 @op("And")
@@ -78,19 +79,26 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return cast(ops.where(condition, wide(a), wide(b)), dtype(a))
 
 
+def _of_bits(function: Callable[..., Any], a: Any, b: Any) -> Any:
+    """A function of the bits of two tensors; Keras says of its result that it has the shape of the first."""
+    if sizes(a) != sizes(b):
+        a = in_wide(plus, a, ops.zeros_like(b))
+    return in_wide(function, a, b)
+
+
 @op("BitwiseAnd")
 def bitwise_and(a: Any, b: Any) -> Any:
-    return in_wide(ops.bitwise_and, a, b)
+    return _of_bits(ops.bitwise_and, a, b)
 
 
 @op("BitwiseOr")
 def bitwise_or(a: Any, b: Any) -> Any:
-    return in_wide(ops.bitwise_or, a, b)
+    return _of_bits(ops.bitwise_or, a, b)
 
 
 @op("BitwiseXor")
 def bitwise_xor(a: Any, b: Any) -> Any:
-    return in_wide(ops.bitwise_xor, a, b)
+    return _of_bits(ops.bitwise_xor, a, b)
 
 
 @op("BitwiseNot")
@@ -103,8 +111,8 @@ def bit_shift(a: Any, b: Any, *, direction: str) -> Any:
     bits = 8 * np.dtype(dtype(a)).itemsize
     beyond = ops.logical_or(ops.less(wide(b), 0), ops.greater_equal(wide(b), bits))
     if direction == "LEFT":
-        return cast(ops.where(beyond, 0, ops.left_shift(wide(a), wide(b))), dtype(a))
+        return cast(ops.where(beyond, 0, _of_bits(ops.left_shift, wide(a), wide(b))), dtype(a))
     # Beyond its width a number is all sign.
     places = ops.where(beyond, bits - 1, wide(b))
-    shifted = ops.right_shift(wide(a), cast(places, dtype(wide(a))))
+    shifted = _of_bits(ops.right_shift, wide(a), cast(places, dtype(wide(a))))
     return cast(shifted if dtype(a).startswith("int") else ops.where(beyond, 0, shifted), dtype(a))
