@@ -449,6 +449,15 @@ FINDINGS = {
             y = Softmax(x) z = LogSoftmax<axis = 1>(x)
         }"""
     ),
+    "a bias is a constant and its kernel a weight": Found(
+        """g (float[n, 1, 4] x, float[2, n, 3] z) => (float[a, b, c] y, float[d, e, f] v) {
+            v, y = Scan<num_scan_inputs = 1, body = g (float[h, i, j] s, float[k, l] part) =>
+                (float[o, p, q] next, float[r, t] row) <float[2] bias = {0.5, -1.0}> {
+                made = Conv(s, w, bias) low = ReduceMin<keepdims = 1>(made) next = Add(s, low) row = Identity(part)
+            }>(x, z)
+        }""",
+        weights=(("w", (2, 1, 3)),),
+    ),
 }
 
 

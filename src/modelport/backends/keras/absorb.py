@@ -150,8 +150,7 @@ class Absorption:
         weights = self._found.get(node, {})
         if not weights or not self._are_all(node):
             return None
-        if (node.domain, node.op_type) in _KERNELS and "weight" not in weights:
-            # The kernel is a constant, which a layer would train, and only the bias is a weight.
+        if (node.domain, node.op_type) in _KERNELS and not self._has_own_kernel(node, weights):
             return None
         key = self._key(node, weights)
         if any(self._uses[weight.name] != {key} for weight in weights.values()):
@@ -165,6 +164,12 @@ class Absorption:
             # A Dense goes home as (out, in), and this matrix is (in, out) at home.
             return None
         return Owned(key, name, weights, trained != {False}, transposed)
+
+    @staticmethod
+    def _has_own_kernel(node: ir.Node, weights: Mapping[str, Weight]) -> bool:
+        """Whether the kernel is a weight and so is the bias, or there is none: a layer would train a constant."""
+        bias = constant(node, 2)
+        return "weight" in weights and (bias is None or "bias" in weights or is_filled(bias, 0))
 
     @staticmethod
     def _are_all(node: ir.Node) -> bool:
