@@ -13,7 +13,7 @@ from keras import ops
 from modelport.backends.keras.ops.index import counting
 from modelport.backends.keras.ops.registry import Ints, NeedsValues, op, spatial
 from modelport.backends.keras.ops.shape import padded
-from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, rank, size, sizes, wide, zero_of
+from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, precise, rank, size, sizes, wide, zero_of
 
 Numbers = Sequence[int]
 
@@ -67,8 +67,13 @@ def convolve(x: Any, kernel: Any, strides: Numbers, dilations: Numbers, group: i
     if isinstance(kernel, keras.KerasTensor) and not isinstance(x, keras.KerasTensor):
         # Keras looks at the data alone to see whether it builds a model.
         x = plus(cast(zero_of(kernel), dtype(x)), x)
-    if group > 1 and group == sizes(x)[-1] and (result := _depthwise(x, kernel, strides, dilations)) is not None:
-        return result
+    if (
+        group > 1
+        and group == sizes(x)[-1]
+        and (result := _depthwise(precise(x), precise(kernel), strides, dilations)) is not None
+    ):
+        # TensorFlow's kernel adds up in half precision what others add up in single.
+        return cast(result, dtype(x))
     if not has_kernel(strides, dilations, size(kernel, -2)):
         dense = convolve(x, kernel, (1,) * len(strides), dilations, group)
         return dense[(slice(None), *(slice(None, None, s) for s in strides))]
