@@ -458,6 +458,9 @@ FINDINGS = {
         }""",
         weights=(("w", (2, 1, 3)),),
     ),
+    "as many channels as only the run tells are normalised by their neighbours": Found(
+        "g (float[2, n, t, 3] x) => (float[a, b, c, d] y) { y = LRN<size = 3>(x) }"
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from modelport.backends.keras.ops.registry import Array, CannotBuild, op, spatial
-from modelport.backends.keras.ops.tensors import cast, dtype, plus, positive, precise, rank, size, sizes
+from modelport.backends.keras.ops.tensors import cast, dtype, part, plus, positive, precise, rank, size, sizes
 from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
 from modelport.graph.splice import BUILD_DOMAIN
 
@@ -130,10 +130,9 @@ def lrn(x: Any, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, s
     before = (size - 1) // 2
     widths = [(0, 0)] * (rank(x) - 1) + [(before, size - 1 - before)]
     squares = ops.pad(ops.square(x), widths)
-    channels = sizes(x)[-1]
-    total = squares[..., 0:channels]
+    total = part(squares, -1, 0, (1 - size) or None)
     for start in range(1, size):
-        total = plus(total, squares[..., start : start + (channels or 0)])
+        total = plus(total, part(squares, -1, start, (start - size + 1) or None))
     return ops.divide(x, ops.power(plus(ops.multiply(total, alpha / size), bias), beta))
 
 
