@@ -139,7 +139,7 @@ TIMM = {
     "hrnet_w18_small": _net(),
     "iformer_t": _net(),
     "inception_next_atto": _net(depths=_ONCE),
-    "inception_v4": _net(96),
+    "inception_v4": _net(160),
     "lambda_resnet26t": _net(128),
     "lcnet_035": _net(),
     "legacy_seresnet18": _net(),
