@@ -403,7 +403,6 @@ FINDINGS = {
         }""",
         sizes=({"n": 1}, {"n": 4}),
         most=2,
-        on=("keras", "onnx"),
     ),
     "packed heads of any number of steps": Found(
         """g (float[n, t, 4] x) => (float[a, b, c] y) {

@@ -316,7 +316,10 @@ def crop(s: Scope) -> None:
 def reverse_sequences(s: Scope) -> None:
     x = s.value(FLOATS, (2, 3, 4))
     batch = s.integer(0, 1)
-    lengths = s.leaf((x.dims[batch],), I64, 1, max(least(x.dims[1 - batch]), 1))
+    if not least(x.dims[1 - batch]):
+        # No length fits: the standard's begin at 1.
+        raise Unfit
+    lengths = s.leaf((x.dims[batch],), I64, 1, least(x.dims[1 - batch]))
     s.op("ReverseSequence", x, lengths, batch_axis=batch, time_axis=1 - batch)
 
 

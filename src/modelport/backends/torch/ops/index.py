@@ -90,7 +90,8 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
         flat = flat * sizes[axis] + _positive(part, sizes[axis])
     rows = torch.flatten(x, 0, depth - 1)
     inner = [1] * (x.rank - depth)
-    values = torch.reshape(updates, [-1, *sizes[depth:]])
+    many = indices.rank - 1
+    values = torch.flatten(updates, 0, many - 1) if many else torch.unsqueeze(updates, 0)
     index = torch.reshape(flat, [-1, *inner]).expand_as(values)
     y = torch.scatter_reduce(rows, 0, index, values, _REDUCTIONS[reduction], include_self=True)
     return torch.reshape(y, sizes)
