@@ -298,17 +298,15 @@ def test_what_training_loses_is_told() -> None:
     assert {(note.kind, note.where) for note in notes} == {("dropped", "noise"), ("changed", "alpha")}
 
 
-def test_a_random_op_is_refused_with_its_layer() -> None:
+def test_an_op_without_a_form_is_refused_with_its_layer() -> None:
     class Noisy(layers.Layer):
         def call(self, x: Any) -> Any:
-            return x + tf.random.normal((6,))
+            return x + tf.random.poisson((), tf.ones(6))
 
     x = keras.Input((6,), name="x")
-    with pytest.raises(
-        UnsupportedOpError, match=r"RandomStandardNormal.*'noisy', line \d+ of .*test_export.py"
-    ) as caught:
+    with pytest.raises(UnsupportedOpError, match=r"RandomPoissonV2.*'noisy', line \d+ of .*test_export.py") as caught:
         exported(keras.Model(x, Noisy(name="noisy")(x)))
-    assert caught.value.op_type == "RandomStandardNormal"
+    assert caught.value.op_type == "RandomPoissonV2"
 
 
 def test_a_model_whose_code_fails_is_told_so() -> None:
