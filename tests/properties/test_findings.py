@@ -394,6 +394,11 @@ FINDINGS = {
             y = ConvTranspose<strides = [2, 1]>(x, w)
         }"""
     ),
+    "the two zeros are equal": Found(
+        """g (float[3, 4] x) => (float[3, 4] y) <float nothing = {0}> {
+            zeros = Mul(x, nothing) y = Hardmax(zeros)
+        }"""
+    ),
     "nothing is scattered": Found(
         """g (float[3, n] x, int64[2, 1] places) => (float[a, b] y) <
             int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}

@@ -137,4 +137,6 @@ def hardmax(x: Any, *, axis: int = -1) -> Any:
     if not size(x, axis):
         return x
     steps = along(np.arange(size(x, axis)), positive(axis, rank(x)), rank(x))
-    return cast(ops.equal(cast(ops.argmax(x, axis=axis, keepdims=True), "int64"), steps), dtype(x))
+    # The two zeros are equal, and Keras' argmax orders them.
+    one_zero = ops.where(ops.equal(x, 0), ops.zeros_like(x), x)
+    return cast(ops.equal(cast(ops.argmax(one_zero, axis=axis, keepdims=True), "int64"), steps), dtype(x))
