@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from modelport.graph.chance import RANDOM
 from modelport.graph.host import misreads
 from modelport.graph.shapes.expr import is_known
 from modelport.graph.shapes.info import INTEGERS, ShapeInfo
@@ -19,7 +20,7 @@ from modelport.graph.weights import roles
 MAX_FOLDED_BYTES = 1 << 20
 """A larger result stays a computation, so that folding a fill or an expansion does not blow up the model."""
 
-_KEPT = frozenset({"Bernoulli", "Constant", "Dropout", "Multinomial"})
+_KEPT = RANDOM | {"Constant", "Dropout"}
 """Operators that mean more than their value: chance, and what training needs."""
 
 
@@ -52,7 +53,7 @@ def fold_constants(model: ir.Model, info: ShapeInfo) -> int:
 
 
 def _is_foldable(node: ir.Node) -> bool:
-    if node.domain or node.op_type in _KEPT or node.op_type.startswith("Random"):
+    if node.domain or node.op_type in _KEPT:
         return False
     return not any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values())
 

@@ -127,3 +127,13 @@ def other(node: ir.Node, value: ir.Value) -> ir.Value | None:
 def is_near(number: float | None, wanted: float) -> bool:
     """Whether a number is another up to the rounding of float16, in which constants are stored too."""
     return number is not None and abs(number - wanted) <= 1e-3 * abs(wanted)
+
+
+def is_same_size(size: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
+    """Whether two sizes are known to be one, whatever it is."""
+    return size == other and (isinstance(size, int) or size.value is not None)
+
+
+def is_text(value: ir.Value | None) -> bool:
+    """Whether a value is, or holds, strings."""
+    return value is not None and value.type is not None and value.type.dtype == ir.DataType.STRING

@@ -16,11 +16,10 @@ from onnx import numpy_helper
 from onnx.backend.test import loader
 from onnx.backend.test.runner import Runner
 
+from modelport.graph.chance import RANDOM
+
 KINDS = ("simple", "pytorch-converted", "pytorch-operator")
 """The kinds of case that lie on disk; those of kind "node" are made by code."""
-
-RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
-"""The operators that draw random numbers; Dropout does while it trains."""
 
 Values = list[Any]
 """The inputs or outputs of one run: arrays, or what a sequence or an optional holds."""

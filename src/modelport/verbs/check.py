@@ -56,9 +56,11 @@ def check(
 
 
 def _report(source: Model, target: Backend, export: Exported) -> CheckReport:
+    from modelport.graph.splice import is_text
+
     nodes: dict[tuple[str, Support], list[str]] = defaultdict(list)
     for node in _build_graph(export.graph, target).graph.all_nodes():
-        text = any(map(_is_text, (*node.inputs, *node.outputs)))
+        text = any(map(is_text, (*node.inputs, *node.outputs)))
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         support = target.support(node.op_type, node.domain, text=text)
         nodes[name, support].append(node.name or node.outputs[0].name or "")
@@ -67,11 +69,6 @@ def _report(source: Model, target: Backend, export: Exported) -> CheckReport:
         for (op_type, support), names in sorted(nodes.items())
     )
     return CheckReport(source.backend, target.name, rows, export.notes)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value of the graph is, or holds, strings."""
-    return value is not None and value.type is not None and value.type.dtype.name == "STRING"
 
 
 def _build_graph(graph: Any, target: Backend) -> Any:

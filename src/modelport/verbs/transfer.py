@@ -135,11 +135,6 @@ def _proved(
     return moved.replaced(history=(*source.history, event), report=report)
 
 
-_RANDOM = frozenset({
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
-})  # fmt: skip
-
-
 def refuse(measured: ParityReport, notes: tuple[Note, ...] = (), operators: Collection[str] = ()) -> None:
     """Raise `ParityError` where a report is not within its tolerance.
 
@@ -150,7 +145,9 @@ def refuse(measured: ParityReport, notes: tuple[Note, ...] = (), operators: Coll
     """
     if measured.ok:
         return
-    chance = ", ".join(sorted(_RANDOM.intersection(operators)))
+    from modelport.graph.chance import RANDOM
+
+    chance = ", ".join(sorted(RANDOM.intersection(operators)))
     remedy = "Pass tolerance= to allow more, or check=False to look at the result."
     if chance:
         remedy = f"The model draws random numbers ({chance}), of which no two runs have the same: pass check=False."

@@ -21,6 +21,7 @@ from modelport.backends.onnx.held import held
 from modelport.backends.onnx.program import add_weights, content, names_used, nbytes, without_weights
 from modelport.backends.onnx.run import open_session
 from modelport.backends.onnx.values import to_value
+from modelport.graph.names import unique_name
 
 _LARGE = 1 << 28
 """Models with fewer bytes of weights to lend run in the session that their user gets, which is then open already."""
@@ -93,7 +94,8 @@ def _open(native: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> tuple[A
     inputs, transposes, fed = [], [], {}
     for name, array in weights.items():
         array, perm = _as_it_lies(array)
-        source = name if perm is None else _free(f"{name}.moved", taken)
+        source = name if perm is None else unique_name(f"{name}.moved", taken)
+        taken.add(source)
         if perm is not None:
             transposes.append(helper.make_node("Transpose", [source], [name], perm=perm))
         inputs.append(helper.make_tensor_value_info(source, codes[name], array.shape))
@@ -113,10 +115,3 @@ def _as_it_lies(array: np.ndarray) -> tuple[np.ndarray, list[int] | None]:
     if array.flags.c_contiguous or not block.flags.c_contiguous:
         return np.ascontiguousarray(array), None
     return block, [int(axis) for axis in np.argsort(order)]
-
-
-def _free(stem: str, taken: set[str]) -> str:
-    while stem in taken:
-        stem += "_"
-    taken.add(stem)
-    return stem

@@ -164,11 +164,3 @@ def is_tensor(value: ir.Value) -> bool:
     if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
         return False
     return value.dtype != ir.DataType.STRING
-
-
-def is_text(value: ir.Value | None) -> bool:
-    """Whether a value is, or holds, strings."""
-    kind = None if value is None else value.type
-    while isinstance(kind, (ir.SequenceType, ir.OptionalType)):
-        kind = kind.elem_type
-    return isinstance(kind, ir.TensorType) and kind.dtype == ir.DataType.STRING

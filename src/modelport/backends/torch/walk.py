@@ -15,12 +15,13 @@ from modelport.backends.torch.host import host_op
 from modelport.backends.torch.operands import Operands, identifier
 from modelport.backends.torch.ops import OPS, SIZE_OPS, CannotBuild
 from modelport.backends.torch.registry import HOLD_TEXT, OnHost, Op, support
-from modelport.backends.torch.traced import Body, Constant, Ints, Items, Nothing, Operand, Tensor, WeightRef, is_text
+from modelport.backends.torch.traced import Body, Constant, Ints, Items, Nothing, Operand, Tensor, WeightRef
 from modelport.backends.torch.weights import Weights
 from modelport.backends.torch.whole import Whole, whole_node
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.host import host_node, runs_on_host
 from modelport.graph.names import scoped, unique_name
+from modelport.graph.splice import is_text
 from modelport.graph.subgraphs import captured
 from modelport.graph.upgrade.standard import has_standard_form
 

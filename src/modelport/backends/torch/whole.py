@@ -21,9 +21,9 @@ import torch
 
 from modelport.backends.torch.dtypes import NARROW, from_numpy, torch_dtype
 from modelport.backends.torch.registry import CannotBuild
-from modelport.backends.torch.traced import is_text
 from modelport.graph.host import HostNode
 from modelport.graph.shapes.expr import Expr, parse
+from modelport.graph.splice import is_text
 from modelport.graph.upgrade.to_newest import STABLE_OPSET
 
 TEXT = torch.uint8

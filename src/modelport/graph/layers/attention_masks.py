@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.splice import insert, is_op, scalar
+from modelport.graph.chance import RANDOM
+from modelport.graph.splice import insert, is_op, is_same_size, scalar
 
 _LOWEST = -1e30
 """A score is lost beside a number this low: adding it or putting it in the score's place is the same."""
@@ -141,7 +142,7 @@ def fits(mask: ir.Value, scores: ir.Value) -> bool:
     if mask.shape is None or scores.shape is None or not 1 <= len(mask.shape) <= len(scores.shape):
         return False
     last, keys = mask.shape[-1], scores.shape[-1]
-    return _is_same(last, keys)
+    return is_same_size(last, keys)
 
 
 def constant_of(model: ir.Model, array: np.ndarray) -> ir.Value:
@@ -237,19 +238,14 @@ def _is_matrix_of(inner: ir.Value | None, outer: ir.Value) -> bool:
     if inner is None or inner.shape is None or outer.shape is None or len(inner.shape) < 2:
         return False
     pairs = zip(inner.shape[-2:], outer.shape[-2:], strict=True)
-    return all(_is_same(size, other) for size, other in pairs)
+    return all(is_same_size(size, other) for size, other in pairs)
 
 
 def _has_queries(condition: ir.Value, scores: ir.Value) -> bool:
     """Whether a condition says something of every query by itself, and not of all the same."""
     if condition.shape is None or scores.shape is None or min(len(condition.shape), len(scores.shape)) < 2:
         return False
-    return _is_same(condition.shape[-2], scores.shape[-2])
-
-
-def _is_same(size: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
-    """Whether two sizes are one."""
-    return size == other and (isinstance(size, int) or size.value is not None)
+    return is_same_size(condition.shape[-2], scores.shape[-2])
 
 
 def _is_causal_bias(value: ir.Value) -> bool:
@@ -304,16 +300,13 @@ def share_masks(model: ir.Model) -> None:
             front += node.inputs
     known: dict[tuple[object, ...], ir.Node] = {}
     for node in [node for node in model.graph if node in behind]:
-        if len(node.outputs) != 1 or node.op_type in _RANDOM or node.outputs[0].is_graph_output():
+        if len(node.outputs) != 1 or node.op_type in RANDOM | {"Dropout"} or node.outputs[0].is_graph_output():
             continue
         settings = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
         first = known.setdefault((node.domain, node.op_type, tuple(map(id, node.inputs)), settings), node)
         if first is not node:
             node.outputs[0].replace_all_uses_with(first.outputs[0])
             model.graph.remove(node, safe=True)
-
-
-_RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
 
 
 def _raised(model: ir.Model, before: ir.Node, mask: ir.Value) -> ir.Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from modelport.graph.splice import insert, merge_into, scalar
+from modelport.graph.splice import insert, is_same_size, merge_into, scalar
 
 
 def read_sizes_off_factors(model: ir.Model) -> None:
@@ -34,8 +34,7 @@ def _factors(value: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
     a, b = node.inputs
     if a is None or b is None or a.shape is None or b.shape is None or len(a.shape) != len(b.shape) or len(a.shape) < 3:
         return None
-    batch = list(zip(a.shape[:-2], b.shape[:-2], strict=True))
-    same = all(m == n and (isinstance(m, int) or m.value is not None) for m, n in batch)
+    same = all(map(is_same_size, a.shape[:-2], b.shape[:-2]))
     return (a, b) if same else None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from modelport.graph.names import unique_name
 from modelport.graph.shapes.expr import Size
 from modelport.graph.splice import BUILD_DOMAIN, ints
 from modelport.graph.views import Factor, Step, View, sizes_of, steps
@@ -138,10 +139,7 @@ class _Straightening:
         return value
 
     def _fresh(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self.names:
-            count += 1
-            candidate = f"{name}_{count}"
+        candidate = unique_name(name, self.names)
         self.names.add(candidate)
         return candidate
 

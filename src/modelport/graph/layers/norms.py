@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import onnx_ir as ir
 
@@ -19,10 +19,15 @@ def recognize_layer_norm(model: ir.Model, weights: Collection[str]) -> int:
     Returns:
         How many there were.
     """
+    return _rewritten(model, weights, _layer_norm)
+
+
+def _rewritten(model: ir.Model, weights: Collection[str], rewrite: Callable[[ir.Node, Collection[str]], bool]) -> int:
+    """How many of the nodes that may end a normalization were written as one."""
     found = 0
     for node in list(model.graph.all_nodes()):
         if node.op_type in ("Div", "Mul") and not node.domain and node.graph is not None:
-            found += _layer_norm(node, weights)
+            found += rewrite(node, weights)
     return found
 
 
@@ -130,11 +135,7 @@ def recognize_rms_norm(model: ir.Model, weights: Collection[str]) -> int:
     Returns:
         How many there were.
     """
-    found = 0
-    for node in list(model.graph.all_nodes()):
-        if node.op_type in ("Div", "Mul") and not node.domain and node.graph is not None:
-            found += _rms_norm(node, weights)
-    return found
+    return _rewritten(model, weights, _rms_norm)
 
 
 def _rms_norm(norm: ir.Node, weights: Collection[str]) -> bool:

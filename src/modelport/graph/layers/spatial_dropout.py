@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.splice import BUILD_DOMAIN, is_op, only_use, other, replace_outputs, scalar
+from modelport.graph.splice import BUILD_DOMAIN, is_op, is_same_size, only_use, other, replace_outputs, scalar
 
 SPATIAL_DROPOUT = "SpatialDropout"
 
@@ -55,13 +55,7 @@ def _shared_axes(x: ir.Value | None, dropout: ir.Node, weights: Collection[str])
         return None
     axes = [axis for axis, size in enumerate(sizes) if size == 1 != x.shape[axis]]
     drawn = [axis for axis, size in enumerate(sizes) if size != 1]
-    return axes if all(_is_same(sizes[axis], x.shape[axis]) for axis in drawn) else None
-
-
-def _is_same(size: object, wanted: object) -> bool:
-    """Whether two sizes are one, whatever it is."""
-    unnamed = isinstance(size, ir.SymbolicDim) and size.value is None
-    return size == wanted and not unnamed
+    return axes if all(is_same_size(sizes[axis], x.shape[axis]) for axis in drawn) else None
 
 
 def _is_ones(value: ir.Value, weights: Collection[str]) -> bool:

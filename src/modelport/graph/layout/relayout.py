@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from modelport.graph.names import unique_name
+
 Perm = tuple[int, ...]
 Dims = tuple[int | str | None, ...]
 
@@ -354,10 +356,7 @@ class Relayout:
         return node is not None and node.graph is self.graph
 
     def _fresh(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
+        candidate = unique_name(name, self._names)
         self._names.add(candidate)
         return candidate
 

@@ -245,8 +245,7 @@ def bound(g: Context, rows: ir.Value, values: ir.Value) -> ir.Value:
 
 @op("InvertPermutation")
 def inverted(g: Context, x: ir.Value) -> ir.Value:
-    size = g("Shape", x)
-    numbers = g("Range", np.asarray(0), g("Squeeze", size, [0]), np.asarray(1))
+    numbers = _numbers(g, g("Shape", x))
     return g("Cast", g("ScatterElements", numbers, g.int64(x), numbers), to=g.result_dtype().value)
 
 

@@ -19,6 +19,7 @@ from modelport.backends.keras.run import line_of
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
 from modelport.core.signature import leaves, map_tree
+from modelport.graph.names import unique_name
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,7 @@ class Lowering:
 
     def unique(self, stem: str) -> str:
         """A name that no value and no node has yet."""
-        name, index = stem, 0
-        while name in self.names:
-            index += 1
-            name = f"{stem}_{index}"
+        name = unique_name(stem, self.names)
         self.names.add(name)
         return name
 
