@@ -462,6 +462,19 @@ FINDINGS = {
         }""",
         weights=(("w", (2, 1, 3)),),
     ),
+    "constants are pooled as the standard says": Found(
+        """g (float[n] x) => (float[n] y) <float[1, 1, 2, 3] c = {1.0, -2.0, 0.5, 3.0, -1.5, 2.5}> {
+            lp = LpPool<kernel_shape = [2, 3], p = 3, pads = [0, 1, 0, 0], ceil_mode = 1, strides = [1, 2]>(c)
+            most = MaxPool<kernel_shape = [2, 2], pads = [0, 1, 0, 0]>(c)
+            a = ReduceSum<keepdims = 0>(lp) b = ReduceSum<keepdims = 0>(most) both = Add(a, b) y = Add(x, both)
+        }"""
+    ),
+    "text is inserted behind the last": Found(
+        """g (float[n] x) => (int64[a] y) <string[1] a = {"a"}, string[1] b = {"b"}, int64 end = {1}> {
+            items = SequenceConstruct(a) more = SequenceInsert(items, b, end) all = ConcatFromSequence<axis = 0>(more)
+            same = Equal(all, a) flags = Cast<to = 7>(same) n = Shape(x) y = Mul(flags, n)
+        }"""
+    ),
     "as many channels as only the run tells are normalised by their neighbours": Found(
         "g (float[2, n, t, 3] x) => (float[a, b, c, d] y) { y = LRN<size = 3>(x) }"
     ),

@@ -73,24 +73,31 @@ def _rank(node: ir.Node) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-def _pads_itself(node: ir.Node) -> bool:
-    padding = node.attributes.get_string("auto_pad", "NOTSET") or "NOTSET"
-    return padding.startswith("SAME") or bool(node.attributes.get_int("ceil_mode", 0))
+def _is_dilated(node: ir.Node) -> bool:
+    return max(node.attributes.get_ints("dilations", (1,)) or (1,)) > 1
 
 
 _MISREAD: dict[str, Callable[[ir.Node], bool]] = {
     # It leaves out directions, activations, clips and lengths.
     **dict.fromkeys(("GRU", "LSTM", "RNN"), lambda node: True),
+    # It puts windows where they do not fit once they are dilated.
+    "AveragePool": lambda node: node.attributes.get_string("auto_pad") == "VALID" and _is_dilated(node),
     # It adds the first group's bias to every group.
     "ConvTranspose": lambda node: (node.attributes.get_int("group", 1) or 1) > 1,
     # It reduces two axes, whatever the rank.
     "GlobalMaxPool": lambda node: _rank(node) != 4,
     # It sums over as many channels as the batch has rows.
     "LRN": lambda node: True,
-    # It pads at the other end, or leaves out the last window.
-    "MaxPool": _pads_itself,
-    # It flattens what it has found along an axis.
-    "Unique": lambda node: "axis" in node.attributes and not node.attributes.get_int("sorted", 1),
+    # It divides by a window that pads do not make smaller.
+    "LpPool": lambda node: True,
+    # It takes the pads in another order, and none but those of images.
+    "MaxPool": lambda node: True,
+    # It inserts at the front what belongs behind the last one.
+    "SequenceInsert": lambda node: len(node.inputs) > 2 and node.inputs[2] is not None,
+    # It flattens what it has found along an axis, and sorts where nothing else is asked for.
+    "Unique": lambda node: (
+        not node.attributes.get_int("sorted", 1) and ("axis" in node.attributes or len(node.outputs) == 1)
+    ),
 }
 """Which nodes onnx's evaluator computes otherwise than the standard says, by operator."""
 

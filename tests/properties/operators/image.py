@@ -151,7 +151,8 @@ def resize(s: Scope) -> None:
     places = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"] + (
         ["half_pixel_symmetric"] if s.opset >= 19 else []
     )
-    settings: dict[str, object] = {"mode": mode, "coordinate_transformation_mode": s.choose([None, *places])}
+    place = s.choose([None, *places])
+    settings: dict[str, object] = {"mode": mode, "coordinate_transformation_mode": place}
     if mode == "nearest":
         settings["nearest_mode"] = s.choose([None, "round_prefer_ceil", "floor", "ceil", "round_prefer_floor"])
     if mode == "cubic":
@@ -165,16 +166,17 @@ def resize(s: Scope) -> None:
     head = 0 if short else 2
     empty = None if s.opset >= 13 else s.given(np.zeros(0, np.float32))
     # What is one pixel is said of the size, and the evaluator takes it for what the scale leads to.
-    by_size = settings["coordinate_transformation_mode"] == "pytorch_half_pixel" or s.chance(50)
+    by_size = place == "pytorch_half_pixel" or s.chance(50)
     if by_size and (short or x.is_static(0)):
         if mode == "nearest" and not x.is_static():
             raise Unfit
         # Where a quotient of sizes is no short binary fraction, the nearest of two pixels hangs on its last bit.
         sizes = [x.dims[axis] * s.integer(1, 2) if mode == "nearest" else s.integer(1, 8) for axis in axes]
         target = [*([] if short else x.dims[:2]), *sizes]
-        # A policy makes a scale of the sizes again, of which the same holds.
-        if s.opset >= 18 and s.chance(20) and settings["coordinate_transformation_mode"] != "pytorch_half_pixel":
-            settings["keep_aspect_ratio_policy"] = s.choose(["not_larger", "not_smaller", "stretch"]) if short else None
+        # A policy makes a scale of the sizes again, of which the same holds, and what `_check_placed` says.
+        if s.opset >= 18 and s.chance(20) and place != "pytorch_half_pixel":
+            policies = ["stretch"] if place == "half_pixel_symmetric" else ["not_larger", "not_smaller", "stretch"]
+            settings["keep_aspect_ratio_policy"] = s.choose(policies) if short else None
         s.op("Resize", x, empty, empty, s.ints(target), **settings)
         return
     factors = [s.choose([2.0, 1.0, 3.0, 0.5, 1.5, 0.75]) for _ in axes]

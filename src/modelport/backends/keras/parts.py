@@ -72,8 +72,10 @@ def _info(value: ir.Value) -> onnx.ValueInfoProto:
 
 def _tensor(value: ir.Value) -> onnx.TensorProto:
     assert value.const_value is not None
-    tensor = ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=str(value.name))
-    return ir.serde.serialize_tensor(tensor)
+    array, dtype, name = value.const_value.numpy(), value.const_value.dtype, str(value.name)
+    if dtype == ir.DataType.STRING:
+        return ir.serde.serialize_tensor(ir.StringTensor(array.astype(object), shape=ir.Shape(array.shape), name=name))
+    return ir.serde.serialize_tensor(ir.tensor(array, dtype=dtype, name=name))
 
 
 def whole(model: ir.Model, weights: Collection[str]) -> str:
