@@ -154,7 +154,7 @@ TIMM = {
     "mobilenetv3_small_050": _net(),
     "mobilenetv4_conv_small_035": _net(),
     "mobilenetv4_hybrid_medium_075": _net(),
-    "mobileone_s0": _net(),
+    "mobileone_s0": _net(96),
     "mobilevit_xxs": _net(),
     "mobilevitv2_050": _net(),
     "mvitv2_tiny": _net(img_size=64),

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from modelport.backends.torch import whole
 from modelport.backends.torch.translations import TRANSLATIONS
+from modelport.backends.torch.translations.constants import constant, ints
 from modelport.backends.torch.translations.quantization import SIMULATED
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.layers.recurrent_emit import emit_recurrent
@@ -112,9 +113,9 @@ def _feature_dropout(x: Any, p: float) -> Any:
     op, rank = onnxscript.opset21, len(x.shape)
     if rank < 3:
         return _dropout(x, p)
-    shared = op.Constant(value=ir.serde.serialize_tensor(ir.tensor(np.arange(rank) >= 2)))
-    sizes = op.Where(shared, op.Constant(value_ints=[1]), op.Shape(x))
-    return op.Mul(x, _dropout(op.ConstantOfShape(sizes, value=_tensor_like([1.0], x)), p))
+    sizes = op.Where(constant(np.arange(rank) >= 2, ir.DataType.BOOL), ints(1), op.Shape(x))
+    one = ir.serde.serialize_tensor(ir.tensor(np.ones(1, x.dtype.numpy()), x.dtype))
+    return op.Mul(x, _dropout(op.ConstantOfShape(sizes, value=one), p))
 
 
 def _attention(
@@ -125,7 +126,7 @@ def _attention(
     if scale is None:
         scale = 1.0 / math.sqrt(query.shape[-1])
     # Both factors get the root of the scale: float16 products stay in range.
-    factor = op.Constant(value=_tensor_like(math.sqrt(scale), query))
+    factor = constant(math.sqrt(scale), query.dtype)
     axes = list(range(len(key.shape)))
     transposed = op.Transpose(key, perm=[*axes[:-2], axes[-1], axes[-2]])
     scores = op.MatMul(op.Mul(query, factor), op.Mul(transposed, factor))
@@ -133,7 +134,7 @@ def _attention(
         scores = op.Add(scores, _causal_mask(op, query, key))
     if attn_mask is not None:
         if attn_mask.dtype == ir.DataType.BOOL:
-            zero, out = (op.Constant(value=_tensor_like(x, query)) for x in (0.0, -math.inf))
+            zero, out = (constant(number, query.dtype) for number in (0.0, -math.inf))
             attn_mask = op.Where(attn_mask, zero, out)
         scores = op.Add(scores, attn_mask)
     weights = op.Softmax(scores, axis=-1)
@@ -145,12 +146,8 @@ def _attention(
 def _causal_mask(op: Any, query: Any, key: Any) -> Any:
     """(queries, keys): 0 up to the diagonal, minus infinity above it."""
     sizes = [op.Shape(x, start=len(x.shape) - 2, end=len(x.shape) - 1) for x in (query, key)]
-    full = op.Expand(op.Constant(value=_tensor_like(-math.inf, query)), op.Concat(*sizes, axis=0))
+    full = op.Expand(constant(-math.inf, query.dtype), op.Concat(*sizes, axis=0))
     return op.Trilu(full, op.Constant(value_int=1), upper=1)
-
-
-def _tensor_like(value: float | list[float], like: Any) -> onnx.TensorProto:
-    return ir.serde.serialize_tensor(ir.tensor(np.array(value, like.dtype.numpy()), like.dtype))
 
 
 @cache

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from modelport.backends.keras.lower.context import Context
 from modelport.backends.keras.lower.table import op
-from modelport.graph.special import ERFINV_FAR, ERFINV_NEAR
+from modelport.graph.special import inverse_error_function, running_product, shifted_ones
 
 UNARY = {
     "Abs": "Abs", "Neg": "Neg", "Sqrt": "Sqrt", "Exp": "Exp", "Log": "Log", "Sin": "Sin", "Cos": "Cos", "Tan": "Tan",
@@ -123,19 +123,7 @@ def erfc(g: Context, x: ir.Value) -> ir.Value:
 
 @op("Erfinv")
 def erfinv(g: Context, x: ir.Value) -> ir.Value:
-    """Giles, Approximating the erfinv function, GPU Computing Gems, Jade edition (2012): single precision."""
-    w = g("Neg", g("Log", g("Mul", g("Sub", 1, x), g("Add", x, 1))))
-    near = _polynomial(g, g("Sub", w, 2.5), ERFINV_NEAR)
-    far = _polynomial(g, g("Sub", g("Sqrt", w), 3), ERFINV_FAR)
-    return g("Mul", x, g("Where", g("Less", w, 5), near, far))
-
-
-def _polynomial(g: Context, x: ir.Value, coefficients: tuple[float, ...]) -> ir.Value:
-    first, *rest = coefficients
-    result: Any = np.asarray(first, g.dtype(0).numpy())
-    for coefficient in rest:
-        result = g("Add", g("Mul", x, result), coefficient)
-    return result
+    return inverse_error_function(g, x, g.dtype(0).numpy())
 
 
 @op("IsFinite")
@@ -276,26 +264,14 @@ def _matmul_plan(a: str, b: str, output: str) -> tuple[str, str, str] | None:
 
 
 def _running_product(g: Context, x: ir.Value, axis: int) -> ir.Value:
-    """Each round takes in twice as many elements as the one before."""
     shape = g.shape(0)
     size = None if shape is None else shape[axis]
     if size is None:
         raise g.fail("the size of the axis along which products run is not known")
-    reverse, step = bool(g.attr("reverse")), 1
-
-    def moved(values: ir.Value, step: int) -> ir.Value:
-        """Every element the one that is so many places before it; one where there is none."""
-        bounds = ([step], [2**31]) if reverse else ([0], [size - step])
-        pads = [0] * (2 * g.rank(0))
-        pads[axis % g.rank(0) + (g.rank(0) if reverse else 0)] = step
-        rest = g("Slice", values, *bounds, [axis])
-        return g("Pad", rest, pads, np.asarray(1, g.dtype(0).numpy()))
-
-    values = moved(x, 1) if g.attr("exclusive") else x
-    while step < size:
-        values = g("Mul", values, moved(values, step))
-        step *= 2
-    return values
+    dtype, reverse = g.dtype(0).numpy(), bool(g.attr("reverse"))
+    if g.attr("exclusive"):
+        x = shifted_ones(g, x, axis, min(1, size), size, dtype, reverse=reverse)
+    return running_product(g, x, axis, size, dtype, reverse=reverse)
 
 
 @op("Cumsum", "Cumprod", static=(1,))

@@ -21,32 +21,35 @@ def _known(g: Context, value: ir.Value) -> ir.Value:
     return value
 
 
+def _of_size(g: Context, x: ir.Value, size: int, *, behind: int = 0) -> ir.Value:
+    """The axis that is transformed cut, or filled up with zeros; `behind` axes follow it in the graph.
+
+    Raises:
+        UnsupportedOpError: the size that it has is not known.
+    """
+    shape = g.shape(0)
+    own = None if shape is None else shape[-1]
+    if own is None:
+        raise g.fail("the size of the axis that is transformed is not known")
+    if own > size:
+        return g("Slice", x, [0], [size], [-1 - behind])
+    if own < size:
+        before, after = [0] * (g.rank(0) - 1), [0] * behind
+        return g("Pad", x, [*before, 0, *after, *before, size - own, *after])
+    return x
+
+
 @op("RFFT", static=(1,), complex_=True)
 def rfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
-    shape, count = g.shape(0), int(length.ravel()[0])
-    size = None if shape is None else shape[-1]
-    if size is None:
-        raise g.fail("the size of the axis that is transformed is not known")
-    if size > count:
-        x = g("Slice", x, [0], [count], [-1])
-    elif size < count:
-        before = [0] * (g.rank(0) - 1)
-        x = g("Pad", x, [*before, 0, *before, count - size])
+    x = _of_size(g, x, int(length.ravel()[0]))
     x.type = x.type or ir.TensorType(g.dtype(0))
     return _known(g, g("DFT", g("Unsqueeze", x, [-1]), None, np.asarray(-2, np.int64), onesided=1))
 
 
 @op("IRFFT", static=(1,), complex_=True)
 def irfft(g: Context, x: ir.Value, length: np.ndarray) -> ir.Value:
-    shape, count = g.shape(0), int(length.ravel()[0])
-    have, needed = None if shape is None else shape[-1], count // 2 + 1
-    if have is None:
-        raise g.fail("the size of the axis that is transformed is not known")
-    if have > needed:
-        x = g("Slice", x, [0], [needed], [-2])
-    elif have < needed:
-        before = [0] * g.rank(0)
-        x = g("Pad", x, [*before, 0, *before[:-1], needed - have, 0])
+    count = int(length.ravel()[0])
+    x = _of_size(g, x, count // 2 + 1, behind=1)
     found = g("DFT", x, np.asarray(count, np.int64), np.asarray(-2, np.int64), inverse=1, onesided=1)
     return g("Gather", found, np.asarray(0, np.int64), axis=-1)
 

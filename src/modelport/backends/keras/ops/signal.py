@@ -48,37 +48,40 @@ def transformed(x: Any, cosine: Any, sine: Any) -> Any:
 
 @op("DFT")
 def dft(x: Any, count: Ints | None = None, axis: Ints | None = None, *, inverse: int = 0, onesided: int = 0) -> Any:
-    along_axis = positive(axis[0] if axis else -2, rank(x))
+    along = positive(axis[0] if axis else -2, rank(x))
     if onesided and inverse:
-        return _real_again(x, count[0] if count else 2 * (size(x, along_axis) - 1), along_axis)
-    if sizes(x)[along_axis] is None and not count and not onesided:
-        matrices = _fourier_of(x, along_axis, bool(inverse))
+        whole = count[0] if count else 2 * (size(x, along) - 1)
+        return _along(_of_size(x, along, whole // 2 + 1), along, lambda turned: _real_again(turned, whole))
+    if sizes(x)[along] is None and not count and not onesided:
+        matrices = _fourier_of(x, along, bool(inverse))
     else:
-        own = size(x, along_axis)
-        whole = count[0] if count else own
-        x = part(x, along_axis, 0, min(whole, own))
-        x = padded(x, [(0, max(whole - own, 0) if i == along_axis else 0) for i in range(rank(x))])
+        whole = count[0] if count else size(x, along)
+        x = _of_size(x, along, whole)
         matrices = _fourier(whole, whole // 2 + 1 if onesided else whole, bool(inverse), dtype(x))
-    order = [i for i in range(rank(x) - 1) if i != along_axis]
-    perm = (*order, along_axis, rank(x) - 1)
-    result = transformed(ops.transpose(x, perm), *matrices)
-    return ops.transpose(result, tuple(int(i) for i in np.argsort(perm)))
+    return _along(x, along, lambda turned: transformed(turned, *matrices))
 
 
-def _real_again(x: Any, count: int, axis: int) -> Any:
+def _of_size(x: Any, axis: int, count: int) -> Any:
+    """An axis cut, or filled up with zeros."""
+    own = size(x, axis)
+    return padded(part(x, axis, 0, min(count, own)), [
+        (0, max(count - own, 0) if i == axis else 0) for i in range(rank(x))
+    ])  # fmt: skip
+
+
+def _along(x: Any, axis: int, transform: Callable[[Any], Any]) -> Any:
+    """What a transform makes of an axis, which it takes as the last but one."""
+    perm = (*(i for i in range(rank(x) - 1) if i != axis), axis, rank(x) - 1)
+    return ops.transpose(transform(ops.transpose(x, perm)), tuple(int(i) for i in np.argsort(perm)))
+
+
+def _real_again(x: Any, count: int) -> Any:
     """The real signal of `count` steps that a one-sided transform is of: what stands twice in it counts twice."""
     frequencies = np.arange(count // 2 + 1)
     angles = 2 * np.pi * np.outer(frequencies, np.arange(count)) / count
     twice = np.where((frequencies == 0) | (2 * frequencies == count), 1, 2)[:, None] / count
-    have = size(x, axis)
-    x = part(x, axis, 0, min(have, len(frequencies)))
-    x = padded(x, [(0, max(len(frequencies) - have, 0) if i == axis else 0) for i in range(rank(x))])
-    order = [i for i in range(rank(x) - 1) if i != axis]
-    perm = (*order, axis, rank(x) - 1)
-    turned = ops.transpose(x, perm)
     cosine, sine = ((twice * wave(angles)).astype(dtype(x)) for wave in (np.cos, np.sin))
-    real = ops.subtract(ops.matmul(turned[..., 0], cosine), ops.matmul(turned[..., 1], sine))
-    return ops.transpose(ops.expand_dims(real, -1), tuple(int(i) for i in np.argsort(perm)))
+    return ops.expand_dims(ops.subtract(ops.matmul(x[..., 0], cosine), ops.matmul(x[..., 1], sine)), -1)
 
 
 @op("STFT")

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
-from modelport.backends.torch.translations.constants import constant, ints
-from modelport.graph.special import ERFINV_FAR, ERFINV_NEAR
+from modelport.backends.torch.translations.constants import constant, emit, ints
+from modelport.graph import special
 
 
 def taken_from(x: Any, other: float, alpha: float = 1) -> Any:
@@ -61,24 +61,8 @@ def copied_sign(x: Any, y: Any) -> Any:
 
 
 def inverse_error_function(x: Any) -> Any:
-    """Giles, Approximating the erfinv function, GPU Computing Gems, Jade edition (2012): single precision."""
-    op, dtype = onnxscript.opset21, x.dtype
-
-    def number(value: float) -> Any:
-        return constant(value, dtype)
-
-    def polynomial(w: Any, factors: Sequence[float]) -> Any:
-        total = number(factors[0])
-        for factor in factors[1:]:
-            total = op.Add(op.Mul(total, w), number(factor))
-        return total
-
-    w = op.Neg(op.Log(op.Mul(op.Sub(number(1), x), op.Add(number(1), x))))
-    near = polynomial(op.Sub(w, number(2.5)), ERFINV_NEAR)
-    far = polynomial(op.Sub(op.Sqrt(w), number(3)), ERFINV_FAR)
-    inside = op.Mul(op.Where(op.Less(w, number(5)), near, far), x)
-    edge = op.Mul(x, number(float("inf")))
-    return op.Where(op.Equal(op.Abs(x), number(1)), edge, inside)
+    """The number whose error function is `x`."""
+    return special.inverse_error_function(emit, x, x.dtype.numpy())
 
 
 def product_of_three(

@@ -15,6 +15,8 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
+from modelport.backends.torch.translations.constants import constant, ints
+
 DOMAIN = "modelport"
 
 _LIBRARY = torch.library.Library(DOMAIN, "FRAGMENT")
@@ -124,16 +126,14 @@ def _taps(channels: int, kernel: Sequence[int], dtype: ir.DataType) -> Any:
     """Kernels of a depthwise convolution that give every element of a window as a channel of its own."""
     count = math.prod(kernel)
     one_each = np.tile(np.eye(count), (channels, 1)).reshape(channels * count, 1, *kernel)
-    tensor = ir.tensor(one_each.astype(dtype.numpy()), dtype)
-    return onnxscript.opset21.Constant(value=ir.serde.serialize_tensor(tensor))
+    return constant(one_each, dtype)
 
 
 def _joined(*parts: Any) -> Any:
     """A shape of numbers and of vectors that the run computes."""
-    op = onnxscript.opset21
     if all(isinstance(part, int) for part in parts):
-        return op.Constant(value_ints=list(parts))
-    return op.Concat(*(op.Constant(value_ints=[p]) if isinstance(p, int) else p for p in parts), axis=0)
+        return ints(*parts)
+    return onnxscript.opset21.Concat(*(ints(p) if isinstance(p, int) else p for p in parts), axis=0)
 
 
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {torch.ops.modelport.grouped_convolution.default: translate}

@@ -49,7 +49,7 @@ def _is_grid(places: Sequence[Any]) -> bool:
 def _flat(places: Any) -> Any:
     if len(places.shape) == 1:
         return places
-    return onnxscript.opset21.Reshape(places, onnxscript.opset21.Constant(value_ints=[-1]))
+    return onnxscript.opset21.Reshape(places, ints(-1))
 
 
 def _gathered_at_once(x: Any, indices: Sequence[Any], axes: Sequence[int], places: Sequence[Any]) -> Any:
@@ -66,7 +66,7 @@ def _gathered_at_once(x: Any, indices: Sequence[Any], axes: Sequence[int], place
         each = op.Mod(each, size)
         number = each if number is None else op.Add(op.Mul(number, size), each)
         count *= sizes[axis]
-    merged = op.Reshape(x, op.Constant(value_ints=[*[0] * axes[0], count, *behind]))
+    merged = op.Reshape(x, ints(*[0] * axes[0], count, *behind))
     return op.Gather(merged, number, axis=axes[0])
 
 
@@ -136,7 +136,7 @@ def _part(x: Any, dim: int, start: int, end: int) -> Any:
     op = onnxscript.opset21
     if start >= end:
         return None
-    return op.Slice(x, *(op.Constant(value_ints=[number]) for number in (start, end, dim)))
+    return op.Slice(x, *(ints(number) for number in (start, end, dim)))
 
 
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {

@@ -11,25 +11,16 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
-from modelport.backends.torch.translations.constants import constant, ints
+from modelport.backends.torch.translations.constants import emit, ints
 from modelport.core.errors import UnsupportedOpError
 from modelport.core.report import Note
 from modelport.graph import elimination
 from modelport.graph.elimination import LARGEST, transposed
 
 
-def _emit(op_type: str, *inputs: Any, **attributes: Any) -> Any:
-    values = [ints(*x) if isinstance(x, list) else _constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
-    return getattr(onnxscript.opset21, op_type)(*values, **attributes)
-
-
-def _constant(array: np.ndarray) -> Any:
-    return constant(array, ir.DataType.from_numpy(array.dtype))
-
-
 def inverse(a: Any, check_errors: bool = False) -> tuple[Any, Any]:
     """The inverse of each matrix, and torch's sign that it has one."""
-    return elimination.inverse(_emit, a, _order(a, "inverse"), a.dtype.numpy()), _no_error(a)
+    return elimination.inverse(emit, a, _order(a, "inverse"), a.dtype.numpy()), _no_error(a)
 
 
 def solution(a: Any, b: Any, left: bool = True, check_errors: bool = False) -> tuple[Any, Any, Any, Any]:
@@ -41,10 +32,10 @@ def solution(a: Any, b: Any, left: bool = True, check_errors: bool = False) -> t
     is_vector = len(b.shape) == rank - 1
     column = op.Unsqueeze(b, ints(-1)) if is_vector else b
     if left:
-        found = elimination.solution(_emit, a, column, rows, dtype)
+        found = elimination.solution(emit, a, column, rows, dtype)
     else:
-        sides = transposed(_emit, a, rank), transposed(_emit, column, rank)
-        found = transposed(_emit, elimination.solution(_emit, *sides, rows, dtype), rank)
+        sides = transposed(emit, a, rank), transposed(emit, column, rank)
+        found = transposed(emit, elimination.solution(emit, *sides, rows, dtype), rank)
     return op.Squeeze(found, ints(-1)) if is_vector else found, op.Identity(a), _no_error(a), _no_error(a)
 
 
@@ -57,18 +48,18 @@ def log_determinant(a: Any) -> tuple[Any, Any, Any, Any]:
 
 def cholesky(a: Any, upper: bool = False, check_errors: bool = False) -> tuple[Any, Any]:
     """The triangular factor of each symmetric positive definite matrix, and torch's sign that it has one."""
-    factor = elimination.cholesky(_emit, a, _order(a, "cholesky"), a.dtype.numpy())
-    return transposed(_emit, factor, len(a.shape)) if upper else factor, _no_error(a)
+    factor = elimination.cholesky(emit, a, _order(a, "cholesky"), a.dtype.numpy())
+    return transposed(emit, factor, len(a.shape)) if upper else factor, _no_error(a)
 
 
 def triangular_solution(a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
     """`x` of `a x = b` for triangular matrices; where not `left`, of `x a = b`."""
     rows, rank = _order(a, "solve_triangular"), len(a.shape)
     if left:
-        return elimination.triangular_solution(_emit, a, b, rows, upper=upper, unit=unitriangular)
-    sides = transposed(_emit, a, rank), transposed(_emit, b, rank)
-    found = elimination.triangular_solution(_emit, *sides, rows, upper=not upper, unit=unitriangular)
-    return transposed(_emit, found, rank)
+        return elimination.triangular_solution(emit, a, b, rows, upper=upper, unit=unitriangular)
+    sides = transposed(emit, a, rank), transposed(emit, b, rank)
+    found = elimination.triangular_solution(emit, *sides, rows, upper=not upper, unit=unitriangular)
+    return transposed(emit, found, rank)
 
 
 def keep_unchecked(node: torch.fx.Node) -> Note | None:

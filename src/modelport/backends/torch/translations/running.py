@@ -10,8 +10,9 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
-from modelport.backends.torch.translations.constants import constant, ints
+from modelport.backends.torch.translations.constants import constant, emit, ints
 from modelport.core.errors import UnsupportedOpError
+from modelport.graph.special import running_product
 
 
 def _running(name: str, better: str) -> Callable[[Any, int], tuple[Any, Any]]:
@@ -42,14 +43,7 @@ def product(x: Any, dim: int, dtype: int = -1) -> Any:
     kind = x.dtype if dtype == -1 else ir.DataType(dtype)
     if not kind.is_floating_point():
         kind = ir.DataType.INT64
-    values, step = op.Cast(x, to=kind.value), 1
-    while step < size:
-        first = op.Slice(values, ints(0), ints(step), ints(dim))
-        ones = op.Expand(constant(1, kind), op.Shape(first))
-        rest = op.Slice(values, ints(0), ints(size - step), ints(dim))
-        values = op.Mul(values, op.Concat(ones, rest, axis=dim))
-        step *= 2
-    return values
+    return running_product(emit, op.Cast(x, to=kind.value), dim, size, kind.numpy())
 
 
 def _fixed_size(x: Any, dim: int, name: str) -> int:
