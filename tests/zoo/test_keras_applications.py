@@ -15,6 +15,12 @@ pytestmark = [pytest.mark.zoo, pytest.mark.xdist_group("keras applications")]
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 """The sides of the smallest images that some nets take; the others take 32."""
 
+ROUNDED = {"ResNet152": 4e-4}
+"""How far apart float32 outputs may be, of the largest one, where 1e-4 is less than what float32 itself leaves open.
+
+Behind 155 random kernels Keras in float32 is 2e-4 from float64. Two results in float32 may be twice that apart.
+"""
+
 NAMES = """
     ConvNeXtBase ConvNeXtLarge ConvNeXtSmall ConvNeXtTiny ConvNeXtXLarge DenseNet121 DenseNet169 DenseNet201
     EfficientNetB0 EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 EfficientNetB5 EfficientNetB6
@@ -62,6 +68,7 @@ def test_no_application_is_missing() -> None:
 @pytest.mark.parametrize("name", NAMES.split())
 def test_an_application_goes_to_torch_and_home(name: str) -> None:
     net = _net(name)
+    tolerance = ROUNDED.get(name, 1e-4)
     there = mp.transfer(net, to="torch", check=False)
     home = mp.transfer(there, to="keras", check=False)
     for batch in (1, 3):
@@ -70,6 +77,6 @@ def test_an_application_goes_to_torch_and_home(name: str) -> None:
         assert expected.std() > 1e-2 * np.abs(expected).max()
         for moved in (there, home):
             found = moved(images)
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
     assert set(home.parameters()) == set(there.parameters())
     assert set(there.parameters()) >= set(mp.transfer(net, device="cpu", check=False).parameters())
