@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import keyword
 
+import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelport.graph.names import dotted_names, identifiers, join_name, split_name, unique_name
+from modelport.graph.names import dotted_names, identifiers, join_name, make_names_unique, split_name, unique_name
 
 texts = st.lists(st.one_of(st.text(max_size=6), st.from_regex(r"[ab](\.[ab01])*", fullmatch=True)), unique=True)
 
@@ -49,3 +50,22 @@ def test_a_name_is_its_path_and_its_leaf(name):
 def test_a_taken_name_gets_a_number():
     assert unique_name("a", {"a", "a_1"}) == "a_2"
     assert unique_name("b", {"a"}) == "b"
+
+
+def test_no_two_values_of_a_model_have_the_same_name() -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
+    g (bool c, float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
+        p = If(c) <then_branch = t () => (float[2] a) { v = Neg(x) a = Add(v, w) },
+                   else_branch = e () => (float[2] b) { v = Abs(x) b = Mul(v, x) }>
+        v = Relu(p)
+        q, "" = Dropout(v)
+        y = Add(q, w)
+    }""")
+    make_names_unique(model)
+    made = [value for node in model.graph.all_nodes() for value in node.outputs]
+    assert [value.name for value in made if not value.uses() and not value.is_graph_output()] == [""]
+    names = [value.name for value in made if value.name]
+    assert len(set(names)) == len(names)
+    assert [value.name for value in (*model.graph.inputs, *model.graph.outputs)] == ["c", "x", "y"]
+    assert model.graph[1].outputs[0].name == "v"
+    assert list(model.graph.initializers) == ["w"]

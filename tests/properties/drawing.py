@@ -367,6 +367,8 @@ class Scope:
             name=self.source.fresh("node") if self.chance(50) else "",
             **{name: value for name, value in attributes.items() if value is not None and value != []},
         )
+        if self.source.runtime and self._casts_again(node):
+            raise Unfit
         read = {value.name: value for value in given if value is not None} | self._captured(node)
         try:
             found = self._evaluated(node, read)
@@ -376,6 +378,13 @@ class Scope:
         self.nodes.append(node)
         self.values.extend(found)
         return found
+
+    def _casts_again(self, node: onnx.NodeProto) -> bool:
+        """ONNX Runtime takes the second of two casts away, also from the branches that read it."""
+        casts = ("Cast", "CastLike")
+        return node.op_type in casts and any(
+            node.input[0] in made.output for made in self.nodes if made.op_type in casts
+        )
 
     def _captured(self, node: onnx.NodeProto) -> dict[str, Value]:
         known = {value.name: value for value in self.visible()}

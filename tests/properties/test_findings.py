@@ -475,6 +475,29 @@ FINDINGS = {
             same = Equal(all, a) flags = Cast<to = 7>(same) n = Shape(x) y = Mul(flags, n)
         }"""
     ),
+    "channels that have been moved are resized": Found(
+        """g (float[1, 4, 1, 2] x) => (float[a, b, c, d] y) <float[4] scales = {1.0, 1.0, 0.5, 2.0}> {
+            moved = Transpose<perm = [0, 2, 3, 1]>(x) y = Resize<mode = "linear">(moved, , scales)
+        }"""
+    ),
+    "a part of int8 numbers is dequantized": Found(
+        """g (int8[n, 4] x) => (float[a, b] y)
+        <float scale = {0.5}, int8 zero = {3}, int64[1] start = {0}, int64[1] end = {1}> {
+            all = DequantizeLinear(x, scale, zero) y = Slice(all, start, end)
+        }"""
+    ),
+    "an old Slice leaves nothing": Found(
+        """g (int64[2] x, float[n] z) => (int64[a] y, float[b] w) <int64[0] none = {}> {
+            p = Slice<starts = [1], ends = [-1]>(x) y = Div(p, none) w = Identity(z)
+        }""",
+        opset=7,
+    ),
+    "a part of a matrix whose places only the run tells": Found(
+        """g (float[n, t] x, int64[1] last) => (float[a, b] y) <int64[1] first = {0}> {
+            p = Slice(x, first, last) q = Transpose(p) y = MatMul(p, q)
+        }""",
+        most=1,
+    ),
     "as many channels as only the run tells are normalised by their neighbours": Found(
         "g (float[2, n, t, 3] x) => (float[a, b, c, d] y) { y = LRN<size = 3>(x) }"
     ),

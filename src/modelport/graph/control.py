@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass
 
 from modelport.graph.inline import replace_node, splice_graph
+from modelport.graph.names import make_names_unique
 from modelport.graph.splice import insert, ints
 
 MAX_UNROLLED = 512
@@ -33,7 +33,7 @@ def settle_control_flow(model: ir.Model) -> bool:
         rewrite = None if node.domain or node.graph is None else _REWRITES.get(node.op_type)
         changed |= rewrite is not None and rewrite(node, model)
     if changed:
-        NameFixPass()(model)
+        make_names_unique(model)
     return changed
 
 

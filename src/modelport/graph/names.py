@@ -6,6 +6,8 @@ import keyword
 import re
 from collections.abc import Collection, Iterable
 
+import onnx_ir as ir
+
 
 def split_name(name: str) -> tuple[str, str]:
     """The module path and the leaf of a portable name; the path is empty at the root.
@@ -30,6 +32,21 @@ def unique_name(name: str, taken: Collection[str]) -> str:
         number += 1
         candidate = f"{name}_{number}"
     return candidate
+
+
+def make_names_unique(model: ir.Model) -> None:
+    """Give every value of a model a name of its own, in place, also beside those of other graphs.
+
+    A subgraph may hide a name of the graph around it, and every graph names what is written into it without a look at
+    the others. The names of the main graph stay.
+    """
+    taken: set[str] = set()
+    for graph in model.graphs():
+        made = (value for node in graph for value in node.outputs if value.name != "")
+        for value in dict.fromkeys((*graph.inputs, *graph.initializers.values(), *made)):
+            if not value.name or value.name in taken:
+                value.name = unique_name(value.name or "value", taken)
+            taken.add(value.name)
 
 
 def identifier(text: str) -> str:

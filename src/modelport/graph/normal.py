@@ -7,12 +7,11 @@ from onnx_ir.passes.common import (
     InlinePass,
     LiftConstantsToInitializersPass,
     LiftSubgraphInitializersToMainGraphPass,
-    NameFixPass,
 )
 
 from modelport.graph.control import settle_control_flow
 from modelport.graph.fold import fold_constants
-from modelport.graph.names import unique_name
+from modelport.graph.names import make_names_unique, unique_name
 from modelport.graph.scopes import CALL, name_calls, torch_call
 from modelport.graph.sequences import unpack_sequences
 from modelport.graph.shapes.infer import ShapeInfo, infer
@@ -46,8 +45,7 @@ def normalize(model: ir.Model) -> ir.Model:
     _drop_weight_inputs(graph)
     if model.functions:
         model = _inlined(model)
-    if any(True for _ in graph.subgraphs()):
-        NameFixPass()(model)
+    make_names_unique(model)
     _name_nodes(graph)
     _lift_constants(model)
     write_standard(model)

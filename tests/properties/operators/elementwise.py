@@ -123,6 +123,9 @@ def divide(s: Scope) -> None:
 def modulo(s: Scope) -> None:
     x = s.value(NUMBERS)
     fmod = 1 if x.dtype in FLOATS else s.choose([None, 0, 1])
+    if fmod and x.dtype == I64 and any((np.abs(array) > 2**53).any() for array in x.worlds):
+        # ONNX Runtime takes the remainder of float64 numbers.
+        raise Unfit
     s.op("Mod", x, s.beside(x, low=1, high=9), fmod=fmod)
 
 

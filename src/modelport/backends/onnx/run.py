@@ -15,6 +15,7 @@ import onnxruntime
 from modelport.backends.onnx.build import build
 from modelport.backends.onnx.held import LOCK, held
 from modelport.backends.onnx.opset import runnable
+from modelport.backends.onnx.optimizers import unsound_optimizers
 from modelport.backends.onnx.program import add_weights, without_weights
 from modelport.backends.onnx.values import is_plain, to_array, to_value
 from modelport.core.errors import (
@@ -105,16 +106,8 @@ def open_session(
             options,
             providers=_providers(device),
             enable_fallback=0,
-            disabled_optimizers=_unsound_optimizers(program),
+            disabled_optimizers=unsound_optimizers(program),
         )
-
-
-def _unsound_optimizers(program: onnx.ModelProto) -> list[str]:
-    """Graph optimizers that crash on a program: NchwcTransformer of ONNX Runtime 1.31 does on float16 attention."""
-    half = onnx.TensorProto.FLOAT16
-    tensors = (*program.graph.initializer, *(value.type.tensor_type for value in program.graph.input))
-    kinds = {getattr(tensor, "data_type", None) or getattr(tensor, "elem_type", None) for tensor in tensors}
-    return ["NchwcTransformer"] if half in kinds else []
 
 
 def _providers(device: str) -> list[Any]:

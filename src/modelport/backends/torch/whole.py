@@ -22,6 +22,7 @@ import torch
 from modelport.backends.torch.dtypes import NARROW, from_numpy, torch_dtype
 from modelport.backends.torch.registry import CannotBuild
 from modelport.graph.host import HostNode
+from modelport.graph.names import make_names_unique
 from modelport.graph.shapes.expr import Expr, parse
 from modelport.graph.splice import is_text
 from modelport.graph.upgrade.to_newest import STABLE_OPSET
@@ -249,7 +250,7 @@ def lower_whole(model: ir.Model) -> None:
     for call in found:
         _lower(call, _KEPT[call.attributes["key"].as_string()], model)
     if found:
-        ir.passes.common.NameFixPass()(model)
+        make_names_unique(model)
 
 
 def _lower(call: ir.Node, whole: Whole, model: ir.Model) -> None:

@@ -132,11 +132,15 @@ def slice_(site: Site) -> Sequence[Sequence[Size | None] | None] | None:
     data = site.dims(0)
     if data is None:
         return None
-    axes = site.ints(3) if site.has(3) else tuple(range(len(site.sizes(1) or ())))
+    if site.has(1):
+        starts, stops = site.sizes(1), site.sizes(2)
+        axes = site.ints(3) if site.has(3) else None if starts is None else tuple(range(len(starts)))
+    else:  # up to opset 9
+        starts, stops = site.attr("starts"), site.attr("ends")
+        axes = tuple(site.attr("axes") or range(len(starts)))
     if axes is None:
         return [[None] * len(data)]
     axes = tuple(axis % len(data) for axis in axes)
-    starts, stops = site.sizes(1), site.sizes(2)
     steps = site.ints(4) if site.has(4) else (1,) * len(axes)
     if starts is None or stops is None or steps is None:
         return [[None if axis in axes else size for axis, size in enumerate(data)]]

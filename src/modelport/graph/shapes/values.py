@@ -146,8 +146,8 @@ def gather(site: Site) -> Any:
 @rule("Slice")
 def slice_(site: Site) -> Any:
     data = given(site, 0)
-    starts, stops = ints(site, 1, ()), ints(site, 2, ())
-    axes, steps = ints(site, 3, range(len(starts))), ints(site, 4, (1,) * len(starts))
+    starts, stops = ints(site, 1, site.attr("starts") or ()), ints(site, 2, site.attr("ends") or ())
+    axes, steps = ints(site, 3, site.attr("axes") or range(len(starts))), ints(site, 4, (1,) * len(starts))
     index = [slice(None)] * data.ndim
     for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         low = -data.shape[axis] - 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass
 
 from modelport.core.errors import UnsupportedOpError
 from modelport.graph.inline import replace_node, splice_graph
+from modelport.graph.names import make_names_unique
 from modelport.graph.shapes.infer import infer
 from modelport.graph.subgraphs import captured, subgraphs
 
@@ -136,7 +136,7 @@ def write_out(model: ir.Model) -> bool:
         typed = [node for node in wanted if not _untyped(node)]
         for node in typed or wanted:
             _WRITERS[node.domain, node.op_type](node)
-        NameFixPass()(model)
+        make_names_unique(model)
         wanted = [node for node in model.graph.all_nodes() if (node.domain, node.op_type) in _WRITERS]
     for domain in {TRAINING, "ai.onnx.preview"} - {node.domain for node in model.graph.all_nodes()}:
         model.graph.opset_imports.pop(domain, None)
