@@ -498,6 +498,10 @@ FINDINGS = {
         }""",
         most=1,
     ),
+    "no elements are taken from nothing": Found(
+        "g (int32[n, 1, 1, 0] x, float[n, 1, 0, 0] z) => (float[a, b, c, d] y) { y = GatherElements<axis = 1>(z, x) }",
+        on=("torch", "keras"),
+    ),
     "as many channels as only the run tells are normalised by their neighbours": Found(
         "g (float[2, n, t, 3] x) => (float[a, b, c, d] y) { y = LRN<size = 3>(x) }"
     ),

@@ -59,6 +59,8 @@ def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
 
 @op("GatherElements")
 def gather_elements(x: Any, indices: Any, *, axis: int = 0) -> Any:
+    if 0 in sizes(indices):
+        return cast(ops.zeros_like(indices), dtype(x))
     axis = positive(axis, rank(x))
     indices = wrapped(indices, length(x, axis))
     # The other axes of the indices may be shorter than the data's.
