@@ -52,13 +52,13 @@ def test_a_taken_name_gets_a_number():
     assert unique_name("b", {"a"}) == "b"
 
 
-def test_no_two_values_of_a_model_have_the_same_name() -> None:
+def test_no_two_values_or_nodes_of_a_model_have_the_same_name() -> None:
     model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
     g (bool c, float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
-        p = If(c) <then_branch = t () => (float[2] a) { v = Neg(x) a = Add(v, w) },
+        p = If(c) <then_branch = t () => (float[2] a) { [drop] v = Neg(x) a = Add(v, w) },
                    else_branch = e () => (float[2] b) { v = Abs(x) b = Mul(v, x) }>
         v = Relu(p)
-        q, "" = Dropout(v)
+        [drop] q, "" = Dropout(v)
         y = Add(q, w)
     }""")
     make_names_unique(model)
@@ -69,3 +69,5 @@ def test_no_two_values_of_a_model_have_the_same_name() -> None:
     assert [value.name for value in (*model.graph.inputs, *model.graph.outputs)] == ["c", "x", "y"]
     assert model.graph[1].outputs[0].name == "v"
     assert list(model.graph.initializers) == ["w"]
+    nodes = [node.name for node in model.graph.all_nodes() if node.name]
+    assert sorted(nodes) == ["drop", "drop_1"]

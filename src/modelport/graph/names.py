@@ -35,18 +35,23 @@ def unique_name(name: str, taken: Collection[str]) -> str:
 
 
 def make_names_unique(model: ir.Model) -> None:
-    """Give every value of a model a name of its own, in place, also beside those of other graphs.
+    """Give every value, and every node that has a name, one of its own, in place, also beside those of other graphs.
 
     A subgraph may hide a name of the graph around it, and every graph names what is written into it without a look at
     the others. The names of the main graph stay.
     """
     taken: set[str] = set()
+    named: set[str] = set()
     for graph in model.graphs():
         made = (value for node in graph for value in node.outputs if value.name != "")
         for value in dict.fromkeys((*graph.inputs, *graph.initializers.values(), *made)):
             if not value.name or value.name in taken:
                 value.name = unique_name(value.name or "value", taken)
             taken.add(value.name)
+        for node in graph:
+            if node.name and node.name in named:
+                node.name = unique_name(node.name, named)
+            named.add(node.name or "")
 
 
 def identifier(text: str) -> str:
