@@ -87,6 +87,9 @@ def lp_norm(s: Scope) -> None:
 @operator(1, weight=4)
 def matmul(s: Scope) -> None:
     x = s.value((F32, F64, I32, I64) if s.opset >= 9 else (F32, F64), range(1, 5))
+    if x.dtype == I64 and any((np.abs(array.astype(float)) > 2**31).any() for array in x.worlds):
+        # Keras has no products of matrices of integers: those of float64 are exact up to 2**53.
+        raise Unfit
     inner = x.dims[-1]
     if isinstance(inner, int) and s.chance(50):
         y = s.weight((inner, s.integer(1, 4)), x.dtype)
