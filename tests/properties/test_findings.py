@@ -502,6 +502,14 @@ FINDINGS = {
         "g (int32[n, 1, 1, 0] x, float[n, 1, 0, 0] z) => (float[a, b, c, d] y) { y = GatherElements<axis = 1>(z, x) }",
         on=("torch", "keras"),
     ),
+    "an LSTM reads a size that only its weights tell": Found(
+        """g (float[n, 1, t] x) => (float[a, b, c, d] y, float[e, f, h] last) {
+            y, last = LSTM<direction = "reverse", hidden_size = 2>(x, w, r)
+        }""",
+        weights=(("w", (1, 8, 3)), ("r", (1, 8, 2))),
+        sizes=({"n": 2, "t": 3}, {"n": 3, "t": 3}),
+        on=("keras", "onnx"),
+    ),
     "as many channels as only the run tells are normalised by their neighbours": Found(
         "g (float[2, n, t, 3] x) => (float[a, b, c, d] y) { y = LRN<size = 3>(x) }"
     ),

@@ -9,6 +9,7 @@ from keras import layers, ops
 from modelport.backends.keras.absorb import Owned
 from modelport.backends.keras.build_layers import Place, layer
 from modelport.backends.keras.layers import NUMBERED
+from modelport.backends.keras.ops.registry import NeedsValues
 from modelport.backends.keras.ops.tensors import dtype
 from modelport.graph.layout.relayout import is_read
 
@@ -88,6 +89,8 @@ def _recurrent(
     nonlinearity: str = "tanh",
     linear_before_reset: int = 1,
 ) -> Any:
+    if x.shape[-1] is None:
+        raise NeedsValues("the size of what each step reads is not known")
     op_type = place.node.op_type
     count, directions = STATES[op_type], 2 if bidirectional else 1
     kind = _kind(op_type, nonlinearity, linear_before_reset)
