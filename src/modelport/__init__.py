@@ -1,4 +1,4 @@
-"""One trained model, any framework: save, load, check, compare and transfer between PyTorch, Keras and ONNX."""
+"""One trained model, any framework: save, load, check, compare, profile, transfer between PyTorch, Keras and ONNX."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modelport.core.costs import ProfileReport
     from modelport.core.errors import (
         DataError,
         FormatError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from modelport.verbs.check import check
     from modelport.verbs.compare import compare
     from modelport.verbs.load import load
+    from modelport.verbs.profile import profile
     from modelport.verbs.save import save
     from modelport.verbs.transfer import transfer
 
@@ -41,6 +43,7 @@ __all__ = [
     "ParityError",
     "ParityReport",
     "ParityRow",
+    "ProfileReport",
     "Signature",
     "SignatureError",
     "TensorSpec",
@@ -51,11 +54,13 @@ __all__ = [
     "check",
     "compare",
     "load",
+    "profile",
     "save",
     "transfer",
 ]
 
 _HOMES = {
+    "modelport.core.costs": ("ProfileReport",),
     "modelport.core.errors": (
         "DataError", "FormatError", "IntegrityError", "MissingBackendError", "ModelPortError", "ParityError",
         "SignatureError", "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError",
@@ -66,6 +71,7 @@ _HOMES = {
     "modelport.verbs.check": ("check",),
     "modelport.verbs.compare": ("compare",),
     "modelport.verbs.load": ("load",),
+    "modelport.verbs.profile": ("profile",),
     "modelport.verbs.save": ("save",),
     "modelport.verbs.transfer": ("transfer",),
 }  # fmt: skip

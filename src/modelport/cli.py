@@ -1,4 +1,4 @@
-"""The command line: `modelport transfer|check|compare|inspect`, each with `--json`.
+"""The command line: `modelport transfer|check|compare|profile|inspect`, each with `--json`.
 
 Exit status: 0 where the answer is yes, 1 where it is no (not safe, not supported, not equal), 2 where modelport refuses
 or the arguments are wrong.
@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("other")
     compare.add_argument("--tolerance", type=float, help="the relative error that an output may have")
     _loading(compare)
+
+    profile = _command(commands, "profile", _profile, "parameters, operations, memory and latency by layer")
+    profile.add_argument("model", help="a bundle or a framework's own file")
+    profile.add_argument("--batch", type=int, help="rows of every input; 1 where the model takes any number")
+    profile.add_argument("--runs", type=int, help="how many runs are timed")
+    _loading(profile)
+    _sizes(profile)
 
     inspect = _command(commands, "inspect", _inspect, "what a file is: signature, parameters, size, versions, safety")
     inspect.add_argument("file")
@@ -153,6 +160,13 @@ def _compare(options: argparse.Namespace) -> tuple[Any, bool]:
     x = _example(options.example)
     report = compare(_subject(options, options.model), _subject(options, options.other), x, tolerance=tolerance)
     return report, report.ok
+
+
+def _profile(options: argparse.Namespace) -> tuple[Any, bool]:
+    from modelport.verbs.profile import RUNS, profile
+
+    runs = RUNS if options.runs is None else options.runs
+    return profile(_subject(options, options.model), batch=options.batch, runs=runs), True
 
 
 def _inspect(options: argparse.Namespace) -> tuple[Any, bool]:

@@ -16,9 +16,9 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "onnx", "onnxruntime", "onnx_ir", 
 
 FACE = [
     "CheckReport", "DataError", "FormatError", "IntegrityError", "MissingBackendError", "Model", "ModelPortError",
-    "Note", "ParityError", "ParityReport", "ParityRow", "Signature", "SignatureError", "TensorSpec", "TransferReport",
-    "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError", "check", "compare", "load", "save",
-    "transfer",
+    "Note", "ParityError", "ParityReport", "ParityRow", "ProfileReport", "Signature", "SignatureError", "TensorSpec",
+    "TransferReport", "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError", "check", "compare", "load",
+    "profile", "save", "transfer",
 ]  # fmt: skip
 
 

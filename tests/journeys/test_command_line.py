@@ -58,6 +58,16 @@ def test_compare_takes_an_example_from_a_file(bundle: Path, tmp_path: Path, caps
     assert {row["batch"] for row in _answer(capsys)["rows"]} == {3}
 
 
+def test_profile_counts_at_the_batch_that_is_asked_for(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(bundle), "--batch", "4", "--runs", "5", "--json"]) == 0
+    report = _answer(capsys)
+    assert report["inputs"] == {"image": "float32(4, 3, 16, 16)"}
+    assert report["macs"] == 4 * 131_584
+    assert report["runs"] == 5
+    assert main(["profile", str(bundle)]) == 0
+    assert "MACs         132 k" in capsys.readouterr().out
+
+
 def test_inspect_tells_what_a_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(bundle), "--json"]) == 0
     report = _answer(capsys)

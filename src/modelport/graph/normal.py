@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     InlinePass,
@@ -21,10 +23,10 @@ from modelport.graph.upgrade.contrib import write_standard
 from modelport.graph.upgrade.to_newest import NORMAL_OPSET, upgrade
 from modelport.graph.weights import lift_weights, roles, set_roles
 
-__all__ = ["NORMAL_OPSET", "normalize", "tidy"]
+__all__ = ["NORMAL_OPSET", "normalize", "tidied", "tidy"]
 
 
-def normalize(model: ir.Model) -> ir.Model:
+def normalize(model: ir.Model, *, keep: Collection[str] = ()) -> ir.Model:
     """A copy of a graph in normal form.
 
     Local functions are inlined, operators brought to `NORMAL_OPSET`, constants are initializers of the main graph and
@@ -34,21 +36,16 @@ def normalize(model: ir.Model) -> ir.Model:
     Weights stay as they are, used or not, and so do Dropout, the names of inputs, outputs and weights, and the
     metadata. Tensors are shared with the original, not copied.
 
+    Args:
+        model: any portable graph; it stays as it was.
+        keep: operators of ONNX Runtime's own domain that stay as they are (`"MatMulNBits"`).
+
     Raises:
         UnsupportedOpError: a node of an old opset, or of ONNX Runtime's own, has no equivalent in the new one.
     """
-    model = model.clone()
+    model = _prepared(model)
     graph = model.graph
-    _say_standard_domain(model)
-    lift_weights(model)
-    set_roles(model, roles(model))
-    _drop_weight_inputs(graph)
-    if model.functions:
-        model = _inlined(model)
-    make_names_unique(model)
-    _name_nodes(graph)
-    _lift_constants(model)
-    write_standard(model)
+    write_standard(model, keep)
     upgrade(model)
     if write_out(model):
         _name_nodes(graph)
@@ -56,6 +53,32 @@ def normalize(model: ir.Model) -> ir.Model:
     tidy(model)
     while settle_control_flow(model):
         tidy(model)
+    return model
+
+
+def tidied(model: ir.Model) -> ir.Model:
+    """A copy of a graph without the noise (see `tidy`), at its own opset, with the operators that it has.
+
+    Local functions are inlined, and constant weights are initializers with their roles. Tensors are shared with the
+    original, not copied.
+    """
+    model = _prepared(model)
+    tidy(model)
+    return model
+
+
+def _prepared(model: ir.Model) -> ir.Model:
+    """A copy of a graph without functions, with names for all it has, and with roles for its weights."""
+    model = model.clone()
+    _say_standard_domain(model)
+    lift_weights(model)
+    set_roles(model, roles(model))
+    _drop_weight_inputs(model.graph)
+    if model.functions:
+        model = _inlined(model)
+    make_names_unique(model)
+    _name_nodes(model.graph)
+    _lift_constants(model)
     return model
 
 

@@ -33,6 +33,11 @@ def _rows(targets: Callable[[Site], int | None]) -> Callable[[Site], Typed]:
     return rule
 
 
+def _matmul_n_bits(site: Site) -> Typed:
+    kind, dims = _like_first(site)
+    return kind, None if dims is None else (*dims[:-1], site.attr("N"))
+
+
 UNTOLD: dict[str, Callable[[Site], Typed]] = {
     # Its inference fails where the state is not asked for.
     "CausalConvWithState": _like_first,
@@ -44,5 +49,6 @@ UNTOLD: dict[str, Callable[[Site], Typed]] = {
     "ai.onnx.ml.Normalizer": _floats_like_first,
     "ai.onnx.ml.SVMRegressor": _rows(lambda site: 1),
     "ai.onnx.ml.Scaler": _floats_like_first,
+    "com.microsoft.MatMulNBits": _matmul_n_bits,
 }
 """What the first output is, by operator, `domain.operator` outside ONNX's own domain."""

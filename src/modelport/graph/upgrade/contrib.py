@@ -5,6 +5,8 @@ See docs/opsets.md for what is written out; all others are left, and a backend r
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from modelport.core.errors import UnsupportedOpError
@@ -21,16 +23,18 @@ REWRITERS = {**FUSED, **ATTENTION, **QUANTIZED}
 """By operator."""
 
 
-def write_standard(model: ir.Model) -> None:
+def write_standard(model: ir.Model, keep: Collection[str] = ()) -> None:
     """Write the operators of ONNX Runtime with those of the standard, in place.
 
     Args:
         model: local functions inlined.
+        keep: operators that stay as they are.
 
     Raises:
         UnsupportedOpError: a node uses what the standard has no way to say.
     """
-    nodes = [node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type in REWRITERS]
+    written = REWRITERS.keys() - keep
+    nodes = [node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type in written]
     while nodes:
         info = infer(model)
         left = [(node, error) for node in nodes if (error := _write(model, node, info)) is not None]

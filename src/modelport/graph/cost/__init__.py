@@ -1,0 +1,1 @@
+"""What a portable graph costs at given sizes: operations, weights, memory."""
