@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modelport.core.compressed import CompressReport
     from modelport.core.costs import ProfileReport
     from modelport.core.errors import (
         DataError,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         ModelPortError,
         ParityError,
         SignatureError,
+        StepError,
         UnsupportedModelError,
         UnsupportedOpError,
         UntrustedFileError,
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from modelport.core.model import Model
     from modelport.core.report import CheckReport, Note, ParityReport, ParityRow, TransferReport
     from modelport.core.signature import Signature, TensorSpec
+    from modelport.core.steps import Prune, Quantize
     from modelport.verbs.check import check
     from modelport.verbs.compare import compare
+    from modelport.verbs.compress import compress
     from modelport.verbs.load import load
     from modelport.verbs.profile import profile
     from modelport.verbs.save import save
@@ -33,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckReport",
+    "CompressReport",
     "DataError",
     "FormatError",
     "IntegrityError",
@@ -44,8 +49,11 @@ __all__ = [
     "ParityReport",
     "ParityRow",
     "ProfileReport",
+    "Prune",
+    "Quantize",
     "Signature",
     "SignatureError",
+    "StepError",
     "TensorSpec",
     "TransferReport",
     "UnsupportedModelError",
@@ -53,6 +61,7 @@ __all__ = [
     "UntrustedFileError",
     "check",
     "compare",
+    "compress",
     "load",
     "profile",
     "save",
@@ -60,16 +69,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "modelport.core.compressed": ("CompressReport",),
     "modelport.core.costs": ("ProfileReport",),
     "modelport.core.errors": (
         "DataError", "FormatError", "IntegrityError", "MissingBackendError", "ModelPortError", "ParityError",
-        "SignatureError", "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError",
+        "SignatureError", "StepError", "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError",
     ),
     "modelport.core.model": ("Model",),
     "modelport.core.report": ("CheckReport", "Note", "ParityReport", "ParityRow", "TransferReport"),
     "modelport.core.signature": ("Signature", "TensorSpec"),
+    "modelport.core.steps": ("Prune", "Quantize"),
     "modelport.verbs.check": ("check",),
     "modelport.verbs.compare": ("compare",),
+    "modelport.verbs.compress": ("compress",),
     "modelport.verbs.load": ("load",),
     "modelport.verbs.profile": ("profile",),
     "modelport.verbs.save": ("save",),

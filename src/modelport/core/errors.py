@@ -9,7 +9,8 @@
     ├── ParityError              the model's outputs changed beyond the tolerance
     ├── UntrustedFileError       opening the file could run code from it
     ├── IntegrityError           a file is damaged, truncated or altered
-    └── DataError                parameters or example data do not fit the model
+    ├── DataError                parameters or example data do not fit the model
+    └── StepError                a step of `compress` cannot do what it says
 
 A message says what was wrong, where, and what to do next.
 """
@@ -73,3 +74,7 @@ class IntegrityError(ModelPortError):
 
 class DataError(ModelPortError, ValueError):
     """Parameters or example data do not fit the model."""
+
+
+class StepError(ModelPortError, ValueError):
+    """A step's settings make no sense, or it cannot do what it says to this model."""

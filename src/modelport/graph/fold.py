@@ -20,8 +20,8 @@ from modelport.graph.weights import roles
 MAX_FOLDED_BYTES = 1 << 20
 """A larger result stays a computation, so that folding a fill or an expansion does not blow up the model."""
 
-_KEPT = RANDOM | {"Constant", "Dropout", "Resize"}
-"""Operators that mean more than their value, by chance or in training, and one whose samples the evaluator misplaces.
+_KEPT = RANDOM | {"Constant", "DequantizeLinear", "Dropout", "Resize"}
+"""Operators that mean more than their value, by chance, in training or in how little a weight takes; and `Resize`.
 
 Where a sample of `Resize` lies on a pixel, rounding makes the evaluator take the next two for its neighbours.
 """

@@ -1,0 +1,1 @@
+"""Steps as they are done: portable graph in, portable graph out."""

@@ -1,0 +1,1 @@
+"""Weights, and where that is faster activations, in fewer bits."""

@@ -1,0 +1,96 @@
+"""Weights and activations in 8 bits, by ranges that were observed: ONNX Runtime's quantizer on our choice of nodes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from modelport.compression.data import batches, rows_at_once
+from modelport.compression.quantize.cpu import reads_unsigned, saturates
+from modelport.compression.quantize.regions import Region
+from modelport.core.signature import Arrays, Signature
+from modelport.core.steps import Quantize
+
+_ROWS = 8
+"""Rows that are observed at once."""
+
+
+def quantize_static(model: ir.Model, step: Quantize, region: Region, signature: Signature, data: Arrays) -> ir.Model:
+    """The graph with a pair of QuantizeLinear and DequantizeLinear around what computes in 8 bits.
+
+    Args:
+        model: a graph in normal form whose BatchNormalizations are folded; it is left as it was.
+        step: says which type activations have, how ranges are found, and whether weights have a scale per channel.
+        region: the nodes that are quantized.
+        signature: of the graph.
+        data: rows that are observed, by input name.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
+
+    unsigned = step.precision == "uint8" or reads_unsigned()
+    with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        write(model, source)
+        quantize(
+            source,
+            target,
+            _reader(data, rows_at_once(signature, _ROWS)),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=list(region.nodes),
+            per_channel=step.per_channel,
+            reduce_range=unsigned and saturates(),
+            activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=_method(step.method),
+            use_external_data_format=True,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        found = ir.load(target)
+        return in_memory(found)
+
+
+def _method(name: str) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+
+    known = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
+    return known.get(name, CalibrationMethod.Percentile)
+
+
+def _reader(data: Arrays, rows: int) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        """Hands out batches until there are no more."""
+
+        def __init__(self) -> None:
+            self.left: Iterator[Arrays] = batches(data, rows)
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    return Reader()
+
+
+def write(model: ir.Model, path: Path) -> None:
+    """Write a graph under an opset that ONNX Runtime takes; what its quantizer moves, it infers the shapes of."""
+    from modelport.backends.onnx.opset import runnable
+
+    ir.save(model, path, external_data=f"{path.name}.data")
+    program = runnable(onnx.load(path, load_external_data=False))
+    del program.graph.value_info[:]
+    onnx.save(program, path)
+
+
+def in_memory(model: ir.Model) -> ir.Model:
+    """The graph without the files that it was read from."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
+    return model
