@@ -229,6 +229,12 @@ def test_compress_needs_a_step_that_it_can_do() -> None:
         )
 
 
+def test_an_exclusion_of_nothing_is_refused() -> None:
+    step = mp.Quantize(calibration=IMAGES, exclude=("heads",))
+    with pytest.raises(mp.StepError, match=r"Quantize: exclude names 'heads'.*its weights are 0\.weight, 0\.bias"):
+        mp.compress(_convolutions(), step, example=_torch(IMAGES))
+
+
 def test_a_step_prints_as_it_is_written() -> None:
     step = mp.Quantize("uint8", calibration=IMAGES, exclude=("head",))
     assert str(step) == "Quantize(precision=uint8, calibration=…, exclude=('head',))"

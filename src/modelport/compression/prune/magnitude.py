@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from modelport.compression.exclude import Excluded
 from modelport.compression.prune.importance import Importance
-from modelport.compression.prune.names import Excluded, weights_behind
+from modelport.compression.prune.names import weights_behind
 from modelport.compression.prune.result import LeftAlone, Pruned, PrunedLayer
 from modelport.core.errors import StepError
 from modelport.core.steps import Prune
@@ -33,7 +34,7 @@ def prune_weights(graph: ir.Model, step: Prune, importance: Importance) -> Prune
     """
     model = graph.clone()
     lift_weights(model)
-    excluded = Excluded(step.exclude, model)
+    excluded = Excluded(step, model)
     weights, left = _prunable(model, excluded)
     arrays = {name: value.const_value.numpy() for name, (value, _) in weights.items()}
     importance.check({name: array.shape for name, array in arrays.items()})

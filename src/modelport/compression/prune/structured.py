@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from modelport.compression.exclude import Excluded
 from modelport.compression.prune.axes import Block, Lost
 from modelport.compression.prune.cut import Cut
 from modelport.compression.prune.groups import Group, choose
 from modelport.compression.prune.importance import Importance
-from modelport.compression.prune.names import Excluded
 from modelport.compression.prune.result import LeftAlone, Pruned, PrunedLayer
 from modelport.compression.prune.rules import RULES
 from modelport.compression.prune.trace import Trace, settle
@@ -77,7 +77,7 @@ def plan(graph: ir.Model, step: Prune, importance: Importance) -> Plan:
         DataError: gradients do not fit.
     """
     model = tidied(graph)
-    excluded = Excluded(step.exclude, model)
+    excluded = Excluded(step, model)
     trace = Trace(model, excluded)
     trace.walk(RULES)
     classes = _classes(trace)

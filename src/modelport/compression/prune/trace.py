@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from modelport.compression.exclude import Excluded
 from modelport.compression.prune import axes
 from modelport.compression.prune.axes import Block, Layout, Lost
 from modelport.compression.prune.cut import Cut
-from modelport.compression.prune.names import Excluded, weights_behind
+from modelport.compression.prune.names import weights_behind
 from modelport.compression.prune.slots import Ids, Slots
 from modelport.graph.shapes.expr import Size
 from modelport.graph.shapes.infer import ShapeInfo, infer

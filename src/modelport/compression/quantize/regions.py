@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from modelport.compression.exclude import Excluded
+
 _LAYERS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """Operators that multiply by a weight, and which input it is."""
 
@@ -35,7 +37,7 @@ class Region:
     alone: dict[str, str]
 
 
-def find_region(model: ir.Model, exclude: Collection[str] = (), *, whole: bool = True) -> Region:
+def find_region(model: ir.Model, excluded: Excluded, *, whole: bool = True) -> Region:
     """The nodes of a graph in normal form that are computed in 8 bits.
 
     Layers with weights are. What lies between convolutions is too (residual sums, poolings, concatenations), so that
@@ -44,7 +46,7 @@ def find_region(model: ir.Model, exclude: Collection[str] = (), *, whole: bool =
 
     Args:
         model: the graph.
-        exclude: names of nodes or layers that stay in float, with all below them.
+        excluded: the layers that stay in float.
         whole: whether the ranges of activations are known. Where each call has to measure them, only matrix products
             gain by it: convolutions on integers have no fast kernels that also measure.
     """
@@ -52,7 +54,7 @@ def find_region(model: ir.Model, exclude: Collection[str] = (), *, whole: bool =
     spatial: set[ir.Node] = set()
     alone: dict[str, str] = {}
     for node in model.graph:
-        reason = _refusal(node, exclude)
+        reason = _refusal(node, excluded)
         if reason is None and not whole and node.op_type not in ("MatMul", "Gemm", _TABLES):
             reason = f"{node.op_type} needs calibration="
         if reason is None:
@@ -61,7 +63,7 @@ def find_region(model: ir.Model, exclude: Collection[str] = (), *, whole: bool =
                 spatial.add(node)
         elif reason:
             alone[str(node.name)] = reason
-        elif whole and _carries(node, spatial) and not _named(node, exclude):
+        elif whole and _carries(node, spatial) and not _is_excluded(node, excluded):
             quantized[node] = None
             spatial.add(node)
     for node in _inner_nodes(model):
@@ -70,21 +72,21 @@ def find_region(model: ir.Model, exclude: Collection[str] = (), *, whole: bool =
     return Region(tuple(str(node.name) for node in quantized), alone)
 
 
-def _refusal(node: ir.Node, exclude: Collection[str]) -> str | None:
+def _refusal(node: ir.Node, excluded: Excluded) -> str | None:
     """Why a node stays in float; `None` where it does not, empty where nobody would have thought it could."""
     if node.domain:
         return f"{node.domain}::{node.op_type} has no 8-bit form" if _reads_weights(node) else ""
     if node.op_type in _LAYERS:
         if not _holds_weight(node):
             return ""
-        return "it is excluded" if _named(node, exclude) else None
+        return "it is excluded" if _is_excluded(node, excluded) else None
     if node.op_type == _TABLES and _holds_weight(node, 0):
         table = node.inputs[0]
         assert table is not None
         assert table.const_value is not None
         if table.const_value.size < _SMALL_TABLE:
             return f"its table has {table.const_value.size} elements only"
-        return "it is excluded" if _named(node, exclude) else None
+        return "it is excluded" if _is_excluded(node, excluded) else None
     if node.op_type in ("LSTM", "GRU", "RNN"):
         return f"{node.op_type} has no 8-bit kernel that reads quantized states"
     return ""
@@ -114,13 +116,9 @@ def _carries(node: ir.Node, spatial: Collection[ir.Node]) -> bool:
     return bool(makers) and all(maker in spatial for maker in makers)
 
 
-def _named(node: ir.Node, exclude: Collection[str]) -> bool:
-    """Whether a node is one of those named, or below one; a layer goes by the name of its weight too."""
-    names = {
-        str(node.name),
-        *(str(value.name) for value in node.inputs if value is not None and value.const_value is not None),
-    }
-    return any(name == each or name.startswith(f"{each}.") for name in names for each in exclude)
+def _is_excluded(node: ir.Node, excluded: Excluded) -> bool:
+    weights = [value for value in node.inputs if value is not None and value.const_value is not None]
+    return excluded.node(node) or any(excluded.weight(value) for value in weights)
 
 
 def _inner_nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from modelport.compression.data import observed
+from modelport.compression.exclude import Excluded
 from modelport.compression.outcome import Outcome
 from modelport.compression.quantize.dynamic import quantize_dynamic
 from modelport.compression.quantize.fold_norms import fold_norms
@@ -27,15 +28,16 @@ def quantize(graph: ir.Model, step: Quantize, signature: Signature) -> Outcome:
 
     Raises:
         DataError: the calibration data do not fit, are empty, or hold NaN.
-        StepError: nothing in the graph can be quantized.
+        StepError: nothing in the graph can be quantized, or `exclude` names nothing in it.
     """
     data = None if step.calibration is None else observed(signature, step.calibration)
     model = graph.clone()
+    excluded = Excluded(step, model)
     drop_dropout(model)
     turn_weights(model)
     fold_norms(model)
     drop_unread(model)
-    region = find_region(model, step.exclude, whole=data is not None)
+    region = find_region(model, excluded, whole=data is not None)
     if not region.nodes:
         told = "".join(f"\n  {name}: {reason}" for name, reason in region.alone.items()) or " it has no such layer."
         raise StepError(f"{step} finds no layer that it can quantize:{told}")
