@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -106,6 +107,13 @@ def test_weights_are_stored_in_one_byte(net: tuple[Model, np.ndarray]) -> None:
     weights = [tensor for tensor in small.native.graph.initializer if len(tensor.dims) > 1]
     kinds = {tensor.data_type for tensor in weights if np.prod(tensor.dims) > 1000}
     assert kinds <= {ir.DataType.INT8, ir.DataType.UINT8}
+    stored = {tensor.name: tensor for tensor in small.native.graph.initializer}
+    zeros = [
+        node.input[2]
+        for node in small.native.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored and len(node.input) > 2
+    ]
+    assert all(onnx.numpy_helper.to_array(stored[name]).any() for name in zeros)
     assert not {"BatchNormalization", "Dropout"} & {node.op_type for node in small.native.graph.node}
 
 
