@@ -32,6 +32,7 @@ zoo: $(INSTALLED)  ## every architecture there and back; what `test` leaves out 
 bench: $(INSTALLED)  ## ratios of pairs in one run; see benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/import_time.py
 	$(PYTHON) benchmarks/convert.py
+	PYTHONPATH=. $(PYTHON) benchmarks/compress.py
 
 clean:
 	rm -rf $(VENV) build dist demo.png

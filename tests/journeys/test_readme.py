@@ -20,12 +20,13 @@ def _blocks(language: str) -> list[str]:
 
 
 def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
-    (code,) = _blocks("python")
+    code = "\n".join(_blocks("python"))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "(4, 10)" in done.stdout
     assert "parity: torch -> keras" in done.stdout
     assert "FAIL" not in done.stdout
+    assert "compress: Quantize" in done.stdout
 
 
 def test_the_readme_promises_exactly_two_commands_and_the_makefile_has_them() -> None:
