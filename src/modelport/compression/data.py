@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,13 +37,6 @@ def observed(signature: Signature, data: Any, *, what: str = "calibration") -> A
     if len(set(lengths.values())) > 1:
         raise DataError(f"{what} data differ in their number of rows: {lengths}.")
     return arrays
-
-
-def batches(arrays: Arrays, size: int) -> Iterator[Arrays]:
-    """The rows, so many at a time."""
-    rows = len(next(iter(arrays.values())))
-    for start in range(0, rows, size):
-        yield {name: array[start : start + size] for name, array in arrays.items()}
 
 
 def rows_at_once(signature: Signature, wanted: int) -> int:

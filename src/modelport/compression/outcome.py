@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from modelport.core.report import Note
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -16,9 +14,7 @@ class Outcome:
     Attributes:
         graph: the new graph; the one that went in is as it was.
         alone: why a layer that the step is about stays as it was, by node name.
-        notes: what does not run as it was asked for.
     """
 
     graph: ir.Model
     alone: dict[str, str] = field(default_factory=dict)
-    notes: tuple[Note, ...] = ()

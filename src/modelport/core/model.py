@@ -96,10 +96,10 @@ class Model:
         if odd:
             raise SignatureError(f"{odd} are no tensors, so there are no rows to go through: call the model instead.")
         arrays = self.signature.bind(x)
-        batches = list(_batches(arrays, batch_size))
+        rows = list(batches(arrays, batch_size))
         run = joblib.delayed(lambda batch: self._backend.run(self.native, batch, self.signature))
         parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-        parts = list(tqdm(parallel(run(b) for b in batches), total=len(batches), disable=not progress, unit="batch"))
+        parts = list(tqdm(parallel(run(b) for b in rows), total=len(rows), disable=not progress, unit="batch"))
         return self.signature.pack({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def parameters(self) -> Arrays:
@@ -113,7 +113,8 @@ class Model:
         save(self, path, **options)
 
 
-def _batches(arrays: Arrays, size: int) -> Iterator[Arrays]:
+def batches(arrays: Arrays, size: int) -> Iterator[Arrays]:
+    """The rows of inputs, so many at a time; the last ones may be fewer."""
     rows = max((len(array) for array in arrays.values()), default=0)
     for start in range(0, max(rows, 1), size):
         yield {name: array[start : start + size] for name, array in arrays.items()}

@@ -30,10 +30,7 @@ class Step:
     def to_json(self) -> dict[str, Any]:
         """The settings that can be written down; data and functions are named by their type."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        told = {
-            name: value if _is_plain(value) else str(value) if isinstance(value, Step) else type(value).__name__
-            for name, value in values.items()
-        }
+        told = {name: value if _is_plain(value) else type(value).__name__ for name, value in values.items()}
         return {"step": type(self).__name__, **told}
 
 

@@ -79,7 +79,6 @@ class _Done:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.alone: dict[str, str] = {}
-        self.notes: list[Note] = []
         self.seconds: dict[str, float] = {}
 
 
@@ -92,7 +91,6 @@ def _walked(graph: Graph, steps: Sequence[Step], source: Model) -> _Done:
         outcome = _applied(done.graph, step, source)
         done.graph = outcome.graph
         done.alone.update(outcome.alone)
-        done.notes.extend(outcome.notes)
         done.seconds[str(step)] = time.perf_counter() - started
     return done
 
@@ -147,7 +145,7 @@ def _measured(
         latency_ratio=float(np.median(after / before)),
         agreement=agreement(*outputs),
         alone=tuple(done.alone.items()),
-        notes=(*notes, *done.notes, *_simulated(source.backend, steps)),
+        notes=(*notes, *_simulated(source.backend, steps)),
         instructions=instructions(),
         seconds=done.seconds,
     )
@@ -159,7 +157,7 @@ def _bytes(graph: Graph) -> int:
 
 
 def _simulated(backend: str, steps: Sequence[Step]) -> tuple[Note, ...]:
-    kinds = [step.precision for step in steps if isinstance(step, Quantize) and step.precision in ("int8", "uint8")]
+    kinds = [step.precision for step in steps if isinstance(step, Quantize)]
     if backend == "onnx" or not kinds:
         return ()
     told = (

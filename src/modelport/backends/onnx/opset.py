@@ -14,6 +14,11 @@ from modelport.core.errors import UnsupportedOpError
 _STANDARD = ("", "ai.onnx")
 
 
+def standard_opset(program: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators in a program; 0 where it has none of them."""
+    return max((opset.version for opset in program.opset_import if opset.domain in _STANDARD), default=0)
+
+
 def runnable(program: onnx.ModelProto) -> onnx.ModelProto:
     """The program under an opset that the installed ONNX Runtime takes.
 
@@ -24,7 +29,7 @@ def runnable(program: onnx.ModelProto) -> onnx.ModelProto:
         UnsupportedOpError: an operator cannot go back.
     """
     newest = newest_opset()
-    version = max((opset.version for opset in program.opset_import if opset.domain in _STANDARD), default=0)
+    version = standard_opset(program)
     if version <= newest:
         return program
     changed = [node for node in _all_nodes(program) if _since(node, version) > newest]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import onnx
 from onnx import helper
 
+from modelport.backends.onnx.opset import standard_opset
+
 _Broken = Callable[[onnx.ModelProto], bool]
 
 
@@ -22,8 +24,7 @@ def _has_half(program: onnx.ModelProto) -> bool:
 
 
 def _has_signed_quantization(program: onnx.ModelProto) -> bool:
-    since = max((each.version for each in program.opset_import if each.domain in ("", "ai.onnx")), default=0)
-    if since < 21:
+    if standard_opset(program) < 21:
         return False
     int8 = onnx.TensorProto.INT8
     signed = {tensor.name for tensor in program.graph.initializer if tensor.data_type == int8}

@@ -99,13 +99,6 @@ def quotient(size: Size, divisor: Size) -> Size | None:
     return found if found * divisor == size else None
 
 
-def product(sizes: Iterable[Size]) -> Size:
-    total: Size = 1
-    for size in sizes:
-        total = total * size
-    return total
-
-
 class Split:
     """Splits digits of a layout, keeping count of the blocks; `layout` gives the outcome."""
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from modelport.compression.prune.axes import Block, Digit, Layout, Lost, product
-from modelport.graph.shapes.expr import Expr, Size
+from modelport.compression.prune.axes import Block, Digit, Layout, Lost
+from modelport.graph.shapes.expr import Expr, Size, product
 from modelport.graph.splice import ints
 
 

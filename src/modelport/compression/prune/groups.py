@@ -36,11 +36,14 @@ class Group:
         return self.scores / mean if mean > 0 else self.scores
 
 
+def _floor(size: int) -> int:
+    return max(1, math.ceil(FLOOR * size))
+
+
 def kept(size: int, wanted: float) -> int:
     """How many of a group stay, where so many are wanted: never none, and in wide groups what fills registers."""
-    least = max(1, math.ceil(FLOOR * size))
     step = next((step for width, step in MULTIPLES if size >= width), 1)
-    return min(size, max(least, round(wanted / step) * step))
+    return min(size, max(_floor(size), round(wanted / step) * step))
 
 
 def choose(groups: list[Group], ratio: float, scope: str) -> np.ndarray:
@@ -68,7 +71,7 @@ def choose(groups: list[Group], ratio: float, scope: str) -> np.ndarray:
 def _stay(order: np.ndarray, sizes: list[int], count: int) -> list[float]:
     """How many of each group stay where the least important of all go, down to the floor of each group."""
     stay = list(sizes)
-    floors = [max(1, math.ceil(FLOOR * size)) for size in sizes]
+    floors = [_floor(size) for size in sizes]
     for owner in order.tolist():
         if not count:
             break

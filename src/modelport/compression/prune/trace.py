@@ -16,6 +16,7 @@ from modelport.compression.prune.names import weights_behind
 from modelport.compression.prune.slots import Ids, Slots
 from modelport.graph.shapes.expr import Size
 from modelport.graph.shapes.infer import ShapeInfo, infer
+from modelport.graph.subgraphs import subgraphs
 from modelport.graph.weights import roles
 
 Rule = Callable[["Trace", ir.Node], list[Layout]]
@@ -73,7 +74,7 @@ class Trace:
     def _step(self, node: ir.Node, rules: dict[str, Rule]) -> None:
         key = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         rule = rules.get(key)
-        held = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
+        held = any(True for _ in subgraphs(node))
         if self._excluded.node(node):
             for weight in weights_behind(node, self.weights):
                 self.pin(weight, f"{node.name!r} is excluded")
@@ -100,7 +101,7 @@ class Trace:
     def _lose(self, node: ir.Node, why: str) -> None:
         """Pin whatever a node takes, its subgraphs too."""
         reason = self.reason(node, why or "it has a graph inside")
-        inner = [value for graph in _graphs(node) for each in graph.all_nodes() for value in each.inputs]
+        inner = [value for graph in subgraphs(node) for each in graph.all_nodes() for value in each.inputs]
         for value in (*node.inputs, *inner):
             if value is not None and (value in self.layouts or value.name in self.weights):
                 self.pin(value, reason)
@@ -188,10 +189,6 @@ class Trace:
 
     def split(self, layout: Layout) -> axes.Split:
         return axes.Split(layout, self.blocks)
-
-
-def _graphs(node: ir.Node) -> list[ir.Graph]:
-    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
 
 
 def settle(trace: Trace) -> np.ndarray:

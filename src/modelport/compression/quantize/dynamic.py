@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from functools import partial
 
 import onnx_ir as ir
 
 from modelport.compression.quantize.cpu import saturates
+from modelport.compression.quantize.files import through_files
 from modelport.compression.quantize.regions import Region
-from modelport.compression.quantize.static import in_memory, write
 from modelport.core.steps import Quantize
 
 
@@ -24,18 +23,14 @@ def quantize_dynamic(model: ir.Model, step: Quantize, region: Region) -> ir.Mode
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
 
-    with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        write(model, source)
-        quantize(
-            source,
-            target,
+    return through_files(
+        model,
+        partial(
+            quantize,
             # A Gemm is a MatMul and an Add to the quantizer, which names them so.
             nodes_to_quantize=[*region.nodes, *(f"{name}_MatMul" for name in region.nodes)],
             per_channel=step.per_channel,
             reduce_range=saturates(),
             weight_type=QuantType.QUInt8 if step.precision == "uint8" else QuantType.QInt8,
-            use_external_data_format=True,
-            extra_options={"MatMulConstBOnly": True},
-        )
-        return in_memory(ir.load(target))
+        ),
+    )

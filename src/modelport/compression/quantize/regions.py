@@ -9,10 +9,8 @@ import onnx_ir as ir
 
 from modelport.compression.exclude import Excluded
 
-_LAYERS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
-"""Operators that multiply by a weight, and which input it is."""
-
-_TABLES = "Gather"
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators whose second input is a weight that they multiply by."""
 
 _CARRY = frozenset({
     "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad",
@@ -55,7 +53,7 @@ def find_region(model: ir.Model, excluded: Excluded, *, whole: bool = True) -> R
     alone: dict[str, str] = {}
     for node in model.graph:
         reason = _refusal(node, excluded)
-        if reason is None and not whole and node.op_type not in ("MatMul", "Gemm", _TABLES):
+        if reason is None and not whole and node.op_type not in ("MatMul", "Gemm", "Gather"):
             reason = f"{node.op_type} needs calibration="
         if reason is None:
             quantized[node] = None
@@ -67,7 +65,7 @@ def find_region(model: ir.Model, excluded: Excluded, *, whole: bool = True) -> R
             quantized[node] = None
             spatial.add(node)
     for node in _inner_nodes(model):
-        if node.op_type in _LAYERS and _holds_weight(node):
+        if node.op_type in _LAYERS and holds_weight(node.inputs[1]):
             alone[str(node.name)] = f"{node.op_type} is inside a branch or a loop, which stay in float"
     return Region(tuple(str(node.name) for node in quantized), alone)
 
@@ -77,29 +75,22 @@ def _refusal(node: ir.Node, excluded: Excluded) -> str | None:
     if node.domain:
         return f"{node.domain}::{node.op_type} has no 8-bit form" if _reads_weights(node) else ""
     if node.op_type in _LAYERS:
-        if not _holds_weight(node):
+        if not holds_weight(node.inputs[1]):
             return ""
         return "it is excluded" if _is_excluded(node, excluded) else None
-    if node.op_type == _TABLES and _holds_weight(node, 0):
-        table = node.inputs[0]
-        assert table is not None
-        assert table.const_value is not None
-        if table.const_value.size < _SMALL_TABLE:
-            return f"its table has {table.const_value.size} elements only"
+    table = node.inputs[0].const_value if node.op_type == "Gather" and holds_weight(node.inputs[0]) else None
+    if table is not None:
+        if table.size < _SMALL_TABLE:
+            return f"its table has {table.size} elements only"
         return "it is excluded" if _is_excluded(node, excluded) else None
     if node.op_type in ("LSTM", "GRU", "RNN"):
         return f"{node.op_type} has no 8-bit kernel that reads quantized states"
     return ""
 
 
-def _holds_weight(node: ir.Node, place: int | None = None) -> bool:
-    value = node.inputs[_LAYERS[node.op_type] if place is None else place]
-    return value is not None and holds_weight(value)
-
-
-def holds_weight(value: ir.Value) -> bool:
+def holds_weight(value: ir.Value | None) -> bool:
     """Whether a value is a float32 constant of more than one axis."""
-    tensor = value.const_value
+    tensor = None if value is None else value.const_value
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) > 1
 
 

@@ -54,7 +54,7 @@ def _untouched(before: ir.Model, after: ir.Model, region: Region) -> dict[str, s
     left = {name for name, value in after.graph.initializers.items() if value.dtype == ir.DataType.FLOAT}
     found = {}
     for node in before.graph:
-        weights = {str(value.name) for value in node.inputs if value is not None and holds_weight(value)}
+        weights = {str(value.name) for value in node.inputs if holds_weight(value)}
         if node.name in region.nodes and weights & left:
             found[str(node.name)] = f"ONNX Runtime's quantizer leaves this {node.op_type} as it is"
     return found

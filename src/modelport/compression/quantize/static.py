@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-from modelport.compression.data import batches, rows_at_once
+from modelport.compression.data import rows_at_once
 from modelport.compression.quantize.cpu import reads_unsigned, saturates
+from modelport.compression.quantize.files import through_files
 from modelport.compression.quantize.regions import Region
+from modelport.core.model import batches
 from modelport.core.signature import Arrays, Signature
 from modelport.core.steps import Quantize
 
@@ -34,13 +34,11 @@ def quantize_static(model: ir.Model, step: Quantize, region: Region, signature: 
     from onnxruntime.quantization import quantize_static as quantize
 
     unsigned = step.precision == "uint8" or reads_unsigned()
-    with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        write(model, source)
-        quantize(
-            source,
-            target,
-            _reader(data, rows_at_once(signature, _ROWS)),
+    found = through_files(
+        model,
+        partial(
+            quantize,
+            calibration_data_reader=_reader(data, rows_at_once(signature, _ROWS)),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=list(region.nodes),
             per_channel=step.per_channel,
@@ -48,10 +46,8 @@ def quantize_static(model: ir.Model, step: Quantize, region: Region, signature: 
             activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=_method(step.method),
-            use_external_data_format=True,
-            extra_options={"MatMulConstBOnly": True},
-        )
-        found = in_memory(ir.load(target))
+        ),
+    )
     _drop_zero_points(found)
     return found
 
@@ -90,22 +86,3 @@ def _reader(data: Arrays, rows: int) -> Any:
             return next(self.left, None)
 
     return Reader()
-
-
-def write(model: ir.Model, path: Path) -> None:
-    """Write a graph under an opset that ONNX Runtime takes; what its quantizer moves, it infers the shapes of."""
-    from modelport.backends.onnx.opset import runnable
-
-    ir.save(model, path, external_data=f"{path.name}.data")
-    program = runnable(onnx.load(path, load_external_data=False))
-    del program.graph.value_info[:]
-    onnx.save(program, path)
-
-
-def in_memory(model: ir.Model) -> ir.Model:
-    """The graph without the files that it was read from."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
-    return model

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from modelport.graph.elementwise import BROADCASTING, UNARY
 from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT
 from modelport.graph.layout.relayout import (
     Perm,
@@ -22,17 +23,6 @@ from modelport.graph.layout.relayout import (
     without,
 )
 from modelport.graph.splice import BUILD_DOMAIN
-
-UNARY = """
-    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu
-    HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign
-    Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
-""".split()  # noqa: SIM905
-
-ELEMENTWISE = """
-    Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod
-    Mul Or PRelu Pow Sub Sum Where Xor
-""".split()  # noqa: SIM905
 
 REDUCE = """
     ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
@@ -400,7 +390,7 @@ def by_matrix(layout: Relayout, node: ir.Node) -> bool:
 def _rows() -> dict[tuple[str, str], Rule]:
     applied: dict[str, Callable[[Relayout, ir.Node], bool]] = {
         **dict.fromkeys(UNARY, unary),
-        **dict.fromkeys(ELEMENTWISE, elementwise),
+        **dict.fromkeys(BROADCASTING, elementwise),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantize),
         **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), partial(along, default=-1)),
         **dict.fromkeys(("Concat", "GatherElements", "ScatterElements"), partial(along, default=0, data=slice(None))),

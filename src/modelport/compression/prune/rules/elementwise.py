@@ -9,31 +9,25 @@ import onnx_ir as ir
 
 from modelport.compression.prune.axes import Layout, merged
 from modelport.compression.prune.trace import Rule, Trace
-
-UNARY = """
-    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu
-    HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign
-    Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
-""".split()  # noqa: SIM905
-
-BROADCASTING = """
-    Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod
-    Mul Or PRelu Pow Sub Sum Where Xor
-""".split()  # noqa: SIM905
+from modelport.graph.elementwise import BROADCASTING, UNARY
 
 
 def unary(trace: Trace, node: ir.Node) -> list[Layout]:
     return [trace.layout(node.inputs[0])] * len(node.outputs)
 
 
+def aligned(left: int, right: int) -> list[tuple[int | None, int | None]]:
+    """The axes of two ranks that broadcast against each other, from the last one on; `None` where one has none."""
+    rank = max(left, right)
+    here, there = ([axis if axis >= 0 else None for axis in range(each - rank, each)] for each in (left, right))
+    return list(zip(here, there, strict=True))
+
+
 def broadcast(trace: Trace, node: ir.Node, layouts: Sequence[Layout]) -> Layout:
     """The layout of what operands give that broadcast against each other."""
     total, *rest = layouts
     for layout in rest:
-        rank = max(len(total.axes), len(layout.axes))
-        here = [axis if axis >= 0 else None for axis in range(len(total.axes) - rank, len(total.axes))]
-        there = [axis if axis >= 0 else None for axis in range(len(layout.axes) - rank, len(layout.axes))]
-        pairs = list(zip(here, there, strict=True))
+        pairs = aligned(len(total.axes), len(layout.axes))
         meeting = [(i, j) for i, j in pairs if i is not None and j is not None]
         total, layout = trace.join(node, total, layout, meeting)
         total = merged(total, layout, pairs)

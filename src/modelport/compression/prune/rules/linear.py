@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from modelport.compression.prune.axes import Layout, collapsed, labelled, merged
-from modelport.compression.prune.rules.elementwise import broadcast
+from modelport.compression.prune.rules.elementwise import aligned, broadcast
 from modelport.compression.prune.slots import Ids
 from modelport.compression.prune.trace import Rule, Trace
 
@@ -96,9 +96,7 @@ def matmul(trace: Trace, node: ir.Node) -> list[Layout]:
     right = right.with_axes((*right.axes, ())) if is_column else right
     a, b = len(left.axes) - 2, len(right.axes) - 2
     rank = max(a, b)
-    here = [axis if axis >= 0 else None for axis in range(a - rank, a)]
-    there = [axis if axis >= 0 else None for axis in range(b - rank, b)]
-    made = _product(trace, node, left, right, list(zip(here, there, strict=True)))
+    made = _product(trace, node, left, right, aligned(a, b))
     kept = [axis for axis in range(rank + 2) if not (is_row and axis == rank) and not (is_column and axis == rank + 1)]
     return [made.with_axes(made.axes[axis] for axis in kept)]
 
