@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelport.core.model import Model
     from modelport.core.report import CheckReport, Note, ParityReport, ParityRow, TransferReport
     from modelport.core.signature import Signature, TensorSpec
-    from modelport.core.steps import Prune, Quantize
+    from modelport.core.steps import Distill, FineTune, Prune, Quantize
     from modelport.verbs.check import check
     from modelport.verbs.compare import compare
     from modelport.verbs.compress import compress
@@ -39,6 +39,8 @@ __all__ = [
     "CheckReport",
     "CompressReport",
     "DataError",
+    "Distill",
+    "FineTune",
     "FormatError",
     "IntegrityError",
     "MissingBackendError",
@@ -78,7 +80,7 @@ _HOMES = {
     "modelport.core.model": ("Model",),
     "modelport.core.report": ("CheckReport", "Note", "ParityReport", "ParityRow", "TransferReport"),
     "modelport.core.signature": ("Signature", "TensorSpec"),
-    "modelport.core.steps": ("Prune", "Quantize"),
+    "modelport.core.steps": ("Distill", "FineTune", "Prune", "Quantize"),
     "modelport.verbs.check": ("check",),
     "modelport.verbs.compare": ("compare",),
     "modelport.verbs.compress": ("compress",),

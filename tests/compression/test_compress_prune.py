@@ -116,8 +116,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], told:
 
 @pytest.mark.parametrize(("data", "told"), [
     (IMAGES, "a pair"),
-    ((IMAGES, CLASSES[:3]), "one per row"),
-    ((IMAGES, CLASSES + 10), "do not fit the output"),
+    ((IMAGES, CLASSES[:3]), "rows of inputs and targets"),
+    ((IMAGES, CLASSES + 10), "classes 0 to 9"),
     ((IMAGES[:, :2], CLASSES), "do not fit the model"),
 ])  # fmt: skip
 def test_data_that_do_not_fit_are_refused(data: Any, told: str) -> None:

@@ -10,7 +10,7 @@ from modelport.testing.onnx_cases import all_cases
 from modelport.testing.plugin import outcomes
 from tests.conformance.floors import losses, read_floor, write_floor, write_page
 
-pytest.register_assert_rewrite("modelport.testing.test_backend_contract")
+pytest.register_assert_rewrite("modelport.testing.test_backend_contract", "modelport.testing.test_trainer_contract")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,10 +15,11 @@ SOURCE = Path(mp.__file__).parent
 FRAMEWORKS = ("torch", "tensorflow", "keras", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "numpy")
 
 FACE = [
-    "CheckReport", "CompressReport", "DataError", "FormatError", "IntegrityError", "MissingBackendError", "Model",
-    "ModelPortError", "Note", "ParityError", "ParityReport", "ParityRow", "ProfileReport", "Prune", "Quantize",
-    "Signature", "SignatureError", "StepError", "TensorSpec", "TransferReport", "UnsupportedModelError",
-    "UnsupportedOpError", "UntrustedFileError", "check", "compare", "compress", "load", "profile", "save", "transfer",
+    "CheckReport", "CompressReport", "DataError", "Distill", "FineTune", "FormatError", "IntegrityError",
+    "MissingBackendError", "Model", "ModelPortError", "Note", "ParityError", "ParityReport", "ParityRow",
+    "ProfileReport", "Prune", "Quantize", "Signature", "SignatureError", "StepError", "TensorSpec", "TransferReport",
+    "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError", "check", "compare", "compress", "load",
+    "profile", "save", "transfer",
 ]  # fmt: skip
 
 
@@ -66,13 +67,14 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-ROOMS = ("verbs", "trust", "compression", "bundle", "backends", "graph", "core")
+ROOMS = ("verbs", "trust", "compression", "training", "bundle", "backends", "graph", "core")
 BELOW = {
     "core": (),
     "graph": ("core",),
     "backends": ("graph", "core"),
     "bundle": ("graph", "core"),
-    "compression": ("backends", "graph", "core"),
+    "training": ("backends", "graph", "core"),
+    "compression": ("training", "backends", "graph", "core"),
     "trust": ("core",),
     "verbs": ("trust", "compression", "bundle", "backends", "graph", "core"),
 }

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from modelport.core.report import Note
+from modelport.core.training import Epoch
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -14,7 +17,13 @@ class Outcome:
     Attributes:
         graph: the new graph; the one that went in is as it was.
         alone: why a layer that the step is about stays as it was, by node name.
+        masked: the portable names of weights whose zeros shall stay.
+        epochs: how training went.
+        notes: what does not go on as it was.
     """
 
     graph: ir.Model
     alone: dict[str, str] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
+    notes: tuple[Note, ...] = ()

@@ -6,7 +6,7 @@ it on first use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature
+from modelport.core.training import Batch, Epoch, Plan
 
 if TYPE_CHECKING:
     from onnx_ir import Model as Graph
@@ -170,5 +171,27 @@ class Trainer(Protocol):
         Returns:
             One array per trainable parameter, by portable name and in the portable layout; zeros where the outputs
             do not depend on it.
+        """
+        ...
+
+    def fit(
+        self,
+        native: Any,
+        batches: Callable[[int], Iterable[Batch]],
+        plan: Plan,
+        signature: Signature,
+        on_epoch: Callable[[Epoch], bool],
+    ) -> tuple[Epoch, ...]:
+        """Train a model in place.
+
+        Args:
+            native: the model.
+            batches: the batches of an epoch, counted from 0.
+            plan: the loss, and how long and how fast to go.
+            signature: of the model; the terms of the loss name its outputs.
+            on_epoch: is called after each epoch, and says whether to stop.
+
+        Raises:
+            StepError: no parameter is left to train, or the loss is not finite.
         """
         ...

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modelport.core.report import Note, table
+from modelport.core.training import Epoch
 
 _NOTICED = 1.02
 """A ratio of two latencies that differ by less is noise."""
@@ -59,6 +60,7 @@ class CompressReport:
         notes: what does not run as it was asked for.
         instructions: the vector instructions of the CPU that the latencies are of.
         seconds: wall time of each step, in seconds.
+        epochs: the losses of each step that trained.
     """
 
     backend: str
@@ -71,6 +73,7 @@ class CompressReport:
     notes: tuple[Note, ...] = ()
     instructions: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    epochs: dict[str, tuple[Epoch, ...]] = field(default_factory=dict)
 
     @property
     def slower(self) -> bool:
@@ -81,6 +84,10 @@ class CompressReport:
         text = table(
             f"compress: {' -> '.join(self.steps)} on {self.backend}", ("", "before", "after", ""), self._rows()
         )
+        for step, epochs in self.epochs.items():
+            text += (
+                f"\n{step}: loss {epochs[0].loss:.4g} in the first epoch, {epochs[-1].loss:.4g} in epoch {len(epochs)}"
+            )
         for name, reason in self.alone:
             text += f"\nleft alone: {name}: {reason}"
         text += "".join(f"\n{note.kind}: {note.where}: {note.message}" for note in self.notes)

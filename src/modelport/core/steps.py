@@ -5,6 +5,7 @@ A step checks its own settings when it is made and knows nothing of models; what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,7 @@ from modelport.core.errors import StepError
 Precision = Literal["int8", "uint8"]
 Calibrator = Literal["minmax", "entropy", "percentile"]
 Importance = Literal["l1", "l2", "taylor"]
+LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,22 @@ class Step:
         for each in fields(self):
             value = getattr(self, each.name)
             if value is not each.default:
-                told.append(f"{each.name}={value if _is_plain(value) else '…'}")
+                told.append(f"{each.name}={value if _is_plain(value) or isinstance(value, Step) else '…'}")
         return f"{type(self).__name__}({', '.join(told)})"
 
     def to_json(self) -> dict[str, Any]:
         """The settings that can be written down; data and functions are named by their type."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        told = {name: value if _is_plain(value) else type(value).__name__ for name, value in values.items()}
+        told = {name: _told(value) for name, value in values.items()}
         return {"step": type(self).__name__, **told}
 
 
+def _told(value: Any) -> Any:
+    return value if _is_plain(value) else str(value) if isinstance(value, Step) else type(value).__name__
+
+
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, (str, int, float, bool))
 
@@ -58,6 +64,7 @@ class Quantize(Step):
             divergence), `"percentile"` (99.999 % of the values).
         per_channel: one scale per output channel of a weight, else one per weight.
         exclude: names of nodes or layers, and of all below them, that stay in float.
+        train: trains with the rounding in place (quantization-aware training), which needs `calibration`.
     """
 
     precision: Precision = "int8"
@@ -65,8 +72,11 @@ class Quantize(Step):
     method: Calibrator = "minmax"
     per_channel: bool = True
     exclude: tuple[str, ...] = ()
+    train: FineTune | None = None
 
     def __post_init__(self) -> None:
+        if self.train is not None and self.calibration is None:
+            raise StepError("Quantize: train= needs calibration=, inputs that the ranges of activations follow from.")
         _choose("Quantize", "precision", self.precision, get_args(Precision))
         _choose("Quantize", "method", self.method, get_args(Calibrator))
 
@@ -107,3 +117,103 @@ class Prune(Step):
         _choose("Prune", "importance", self.importance, ("l1", "l2", "taylor"))
         if self.importance == "taylor" and self.data is None:
             raise StepError('Prune: importance="taylor" needs data=(x, y), of which the loss has gradients.')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Step):
+    """How a step trains.
+
+    Attributes:
+        loss: of the outputs and the targets. `"cross_entropy"`: targets are integer classes, -100 where there is none;
+            outputs are logits, or probabilities that a softmax gives. `"binary_cross_entropy"`: targets are 0 to 1;
+            outputs are logits, or probabilities that a sigmoid gives. `"mse"`. A function `(output, target)` of the
+            tensors of the framework that trains, which gives a scalar. Or one of these by output name.
+        epochs: how often the data are gone through.
+        batch_size: rows per step, where the data are arrays.
+        learning_rate: of AdamW.
+        schedule: `"constant"`, or `"cosine"`: from epoch to epoch down to zero.
+        weight_decay: of AdamW.
+        freeze: names of layers or weights, and of all below them, that are not trained.
+        validation: inputs and targets as the data are. The weights of the epoch with the least loss on them are kept;
+            those of the last one without.
+        seed: of the order of the rows and of Dropout.
+    """
+
+    loss: Any = "cross_entropy"
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    freeze: tuple[str, ...] = ()
+    validation: Any = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for loss in self.loss.values() if isinstance(self.loss, Mapping) else (self.loss,):
+            if not callable(loss):
+                _choose(name, "loss", loss, get_args(LossName))
+        _choose(name, "schedule", self.schedule, ("constant", "cosine"))
+        for setting in ("epochs", "batch_size"):
+            if getattr(self, setting) < 1:
+                raise StepError(f"{name}: {setting} is at least 1, and not {getattr(self, setting)}.")
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise StepError(f"{name}: learning_rate is above 0, and weight_decay is not below it.")
+
+
+@dataclass(frozen=True)
+class FineTune(Training):
+    """Train the model that the steps before have made; weights that `Prune` has made zero stay zero.
+
+    Attributes:
+        data: `(x, y)`: inputs in any form that `predict` takes, with as many targets; the rows are shuffled. Or batches
+            of such pairs: a list, a `DataLoader`, a `tf.data.Dataset`, or a function that gives an iterator of them for
+            each epoch. Targets of a model with several outputs are a dict by output name.
+
+    Example:
+        >>> mp.FineTune((x, y), epochs=3, learning_rate=1e-4)  # doctest: +SKIP
+    """
+
+    data: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data is None:
+            raise StepError("FineTune needs data to train on: FineTune((x, y)).")
+
+
+@dataclass(frozen=True)
+class Distill(Training):
+    """Train a student on what the model, as its teacher, says; the student takes the model's place.
+
+    The loss is `alpha * T^2 * KL(teacher / T, student / T) + (1 - alpha) * loss` (Hinton et al. 2015, section 2), and
+    with `features` the mean squared difference of each pair (Romero et al. 2015, section 2.2) is added. Where the
+    loss is neither cross-entropy nor binary cross-entropy, `alpha` weighs the mean squared difference of the outputs
+    instead of the divergence.
+
+    Attributes:
+        student: a native model of any framework, a `Model` or a path. It takes and gives what the model does, by
+            position; images may have their channels elsewhere. It is trained where it comes from and stays as it is.
+        data: as for `FineTune`; without targets, `x` alone, where `alpha` is 1.
+        temperature: T.
+        alpha: the weight of the teacher, in [0, 1].
+        features: names of layers of the teacher, each with the one of the student that shall give the same; where the
+            sizes of their last (of images: channel) axis differ, a linear map that is learned stands between them.
+
+    Example:
+        >>> mp.Distill(student, (x, y), temperature=4, alpha=0.9, epochs=20)  # doctest: +SKIP
+    """
+
+    student: Any = None
+    data: Any = None
+    temperature: float = 4.0
+    alpha: float = 0.9
+    features: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.student is None or self.data is None:
+            raise StepError("Distill needs a student and data: Distill(student, data=(x, y)).")
+        if not self.temperature > 0 or not 0 <= self.alpha <= 1:
+            raise StepError("Distill: temperature is above 0, and alpha is inside [0, 1].")

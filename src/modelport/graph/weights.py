@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import numpy as np
 import onnx_ir as ir
 
 from modelport.core.errors import DataError
@@ -114,6 +115,23 @@ def _table(model: ir.Model, key: str) -> dict[str, Any] | None:
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise DataError(f"the graph's metadata {key!r} is not a table of names: {text[:200]!r}.")
     return table
+
+
+def with_weights(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
+    """A copy of a graph with other values for some of its weights; names that it does not have are left out.
+
+    Args:
+        model: the graph; it stays as it is.
+        arrays: by initializer name, of the weights' shapes.
+    """
+    model = model.clone()
+    for name in roles(model):
+        value = model.graph.initializers[name]
+        if name in arrays and value.const_value is not None:
+            dtype = value.const_value.dtype
+            array = np.array(arrays[name], dtype.numpy()).reshape(value.const_value.shape.numpy())
+            value.const_value = ir.Tensor(array, dtype, name=name)
+    return model
 
 
 def lift_weights(model: ir.Model) -> None:

@@ -157,11 +157,3 @@ def weights(model: ir.Model) -> Arrays:
     from modelport.graph.weights import roles
 
     return {name: model.graph.initializers[name].const_value.numpy() for name in roles(model)}
-
-
-def with_weights(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
-    """A copy of a graph with other weights."""
-    model = model.clone()
-    for name, array in arrays.items():
-        model.graph.initializers[name].const_value = ir.tensor(array, name=name)
-    return model

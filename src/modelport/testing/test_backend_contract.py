@@ -13,8 +13,9 @@ from modelport.core.backend import Backend, Borrower, Trainer
 from modelport.core.errors import DataError, UnsupportedOpError
 from modelport.core.signature import Arrays
 from modelport.graph.signature import read_signature
+from modelport.graph.weights import with_weights
 from modelport.testing.conformance import find_backend
-from modelport.testing.graphs import GRAPHS, draw, expected, weights, with_weights
+from modelport.testing.graphs import GRAPHS, draw, expected, weights
 
 every_graph = pytest.mark.parametrize("graph", sorted(GRAPHS))
 

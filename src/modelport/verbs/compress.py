@@ -12,13 +12,16 @@ from modelport.core.errors import StepError
 from modelport.core.model import Model
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature
-from modelport.core.steps import Prune, Quantize, Step
+from modelport.core.steps import Distill, FineTune, Prune, Quantize, Step
 from modelport.verbs.dynamic import Dynamic
-from modelport.verbs.subject import example_of, exported, subject
+from modelport.verbs.sample import sampled
+from modelport.verbs.student import student_of
+from modelport.verbs.subject import example_of, exported
 
 if TYPE_CHECKING:
     from modelport.compression.outcome import Outcome
     from modelport.core.backend import Graph
+    from modelport.core.training import Epoch
 
 Evaluate = Callable[[Model], float]
 """The score of a model, larger where it is better."""
@@ -39,7 +42,8 @@ def compress(
         steps: what to do, in this order.
         evaluate: the score of a `Model`, larger where it is better: an accuracy between 0 and 1, say. The report has it
             before and after.
-        example: inputs in the native call's nesting, as for `transfer`; calls on it are timed and compared.
+        example: inputs in the native call's nesting, as for `transfer`; calls on it are timed and compared. Where there
+            is none, the first rows of the data of a step are.
         signature: as for `transfer`.
         dynamic: as for `transfer`.
 
@@ -60,7 +64,7 @@ def compress(
     wrong = [step for step in steps if not isinstance(step, Step)]
     if wrong:
         raise StepError(f"{wrong[0]!r} is no step: take mp.Quantize(...), and data and functions by keyword.")
-    source = subject(model, example=example, signature=signature, dynamic=dynamic)
+    source = sampled(model, steps, example=example, signature=signature, dynamic=dynamic)
     graph, notes = exported(source)
     done = _walked(graph, steps, source)
     backend = registry.backend(source.backend)
@@ -79,7 +83,10 @@ class _Done:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.alone: dict[str, str] = {}
+        self.masked: set[str] = set()
         self.seconds: dict[str, float] = {}
+        self.epochs: dict[str, tuple[Epoch, ...]] = {}
+        self.notes: tuple[Note, ...] = ()
 
 
 def _walked(graph: Graph, steps: Sequence[Step], source: Model) -> _Done:
@@ -88,26 +95,41 @@ def _walked(graph: Graph, steps: Sequence[Step], source: Model) -> _Done:
     done = _Done(normalize(graph))
     for step in steps:
         started = time.perf_counter()
-        outcome = _applied(done.graph, step, source)
+        outcome = _applied(done, step, source)
         done.graph = outcome.graph
         done.alone.update(outcome.alone)
+        done.masked.update(outcome.masked)
+        done.notes += outcome.notes
         done.seconds[str(step)] = time.perf_counter() - started
+        if outcome.epochs:
+            done.epochs[str(step)] = outcome.epochs
     return done
 
 
-def _applied(graph: Graph, step: Step, source: Model) -> Outcome:
+def _applied(done: _Done, step: Step, source: Model) -> Outcome:
     if isinstance(step, Quantize):
+        from modelport.compression.quantize.aware import quantize_aware
         from modelport.compression.quantize.run import quantize
 
-        return quantize(graph, step, source.signature)
+        if step.train is None:
+            return quantize(done.graph, step, source.signature)
+        backend, masked = source.backend, done.masked
+        return quantize_aware(done.graph, step, step.train, source.signature, backend=backend, masked=masked)
     if isinstance(step, Prune):
         from modelport.compression.gradients import gradients
-        from modelport.compression.outcome import Outcome
-        from modelport.compression.prune import prune
+        from modelport.compression.prune.run import pruned
 
-        slopes = gradients(graph, step.data, source.backend) if step.importance == "taylor" else None
-        pruned = prune(graph, step, slopes)
-        return Outcome(pruned.graph, {each.layer: each.reason for each in pruned.left})
+        slopes = gradients(done.graph, step.data, source.backend) if step.importance == "taylor" else None
+        return pruned(done.graph, step, slopes)
+    if isinstance(step, FineTune):
+        from modelport.compression.retrain import retrained
+
+        return retrained(done.graph, step, backend=source.backend, masked=done.masked)
+    if isinstance(step, Distill):
+        from modelport.compression.retrain import learned
+
+        student = student_of(step, source)
+        return learned(done.graph, step, student.graph, backend=student.backend, notes=student.notes)
     raise StepError(f"compress does not know the step {type(step).__name__}.")
 
 
@@ -145,9 +167,10 @@ def _measured(
         latency_ratio=float(np.median(after / before)),
         agreement=agreement(*outputs),
         alone=tuple(done.alone.items()),
-        notes=(*notes, *_simulated(source.backend, steps)),
+        notes=(*notes, *done.notes, *_simulated(source.backend, steps)),
         instructions=instructions(),
         seconds=done.seconds,
+        epochs=done.epochs,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelport.core.backend import Built, Exported, FileFormat, Opened, Support
 from modelport.core.errors import MissingBackendError
 from modelport.core.signature import Arrays, Signature
+from modelport.core.training import Batch, Epoch, Plan
 
 if TYPE_CHECKING:
     from modelport.core.backend import Graph
@@ -174,6 +175,20 @@ class KerasBackend:
         from modelport.backends.keras.train import gradients
 
         return gradients(native, inputs, cotangents, signature)
+
+    def fit(
+        self,
+        native: Any,
+        batches: Callable[[int], Iterable[Batch]],
+        plan: Plan,
+        signature: Signature,
+        on_epoch: Callable[[Epoch], bool],
+    ) -> tuple[Epoch, ...]:
+        """See `Trainer.fit`."""
+        require_tensorflow()
+        from modelport.backends.keras.train import fit
+
+        return fit(native, batches, plan, signature, on_epoch)
 
     def support(self, op_type: str, domain: str = "", *, text: bool = False) -> Support:
         """See `Backend.support`."""

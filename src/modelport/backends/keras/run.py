@@ -201,21 +201,21 @@ def _device(native: Any) -> contextlib.AbstractContextManager[Any]:
     return tf.device(device) if device else contextlib.nullcontext()
 
 
-def call(native: Any, tensors: Mapping[str, Any], signature: Signature) -> Any:
-    """The native call in inference mode, on TensorFlow tensors by input name."""
+def call(native: Any, tensors: Mapping[str, Any], signature: Signature, *, training: bool = False) -> Any:
+    """The native call on TensorFlow tensors by input name, in inference mode or in training mode."""
     if is_functional(native):
         own = named_inputs(structures(native)[0])
         ordered = list(tensors.values())
         names = [spec.name for spec in own[0]]
         known = tensors if set(tensors) == set(names) else dict(zip(names, ordered, strict=True))
-        return native(map_tree(lambda name: known[name], own[1]), training=False)
+        return native(map_tree(lambda name: known[name], own[1]), training=training)
     args = map_tree(lambda name: tensors[name], tuple(signature.args or ()))
     kwargs = map_tree(lambda name: tensors[name], dict(signature.kwargs))
     if is_keras(native):
-        return native(*args, **kwargs, training=False)
+        return native(*args, **kwargs, training=training)
     if function := served(native, signature):
         return function(**tensors)
-    settings = {"training": False} if "training" in inspect.signature(call_of(native)).parameters else {}
+    settings = {"training": training} if "training" in inspect.signature(call_of(native)).parameters else {}
     return native(*args, **kwargs, **settings)
 
 

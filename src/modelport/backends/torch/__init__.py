@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modelport.backends.torch.files import FORMATS
 from modelport.core.backend import Built, Exported, FileFormat, Support
 from modelport.core.signature import Arrays, Signature
+from modelport.core.training import Batch, Epoch, Plan
 
 if TYPE_CHECKING:
     from modelport.core.backend import Graph
@@ -79,6 +80,18 @@ class TorchBackend:
         from modelport.backends.torch.train import gradients
 
         return gradients(native, inputs, cotangents, signature)
+
+    def fit(
+        self,
+        native: Any,
+        batches: Callable[[int], Iterable[Batch]],
+        plan: Plan,
+        signature: Signature,
+        on_epoch: Callable[[Epoch], bool],
+    ) -> tuple[Epoch, ...]:
+        from modelport.backends.torch.train import fit
+
+        return fit(native, batches, plan, signature, on_epoch)
 
 
 BACKEND = TorchBackend()

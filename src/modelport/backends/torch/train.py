@@ -1,11 +1,13 @@
-"""Gradients of torch models."""
+"""Gradients of torch models, and training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from modelport.backends.torch.parameters import weights
@@ -19,7 +21,9 @@ from modelport.backends.torch.run import (
     to_numpy,
     to_tensor,
 )
+from modelport.core.errors import StepError
 from modelport.core.signature import Arrays, Signature
+from modelport.core.training import BETAS, EPSILON, Batch, Epoch, Plan, Term, run_epochs
 
 
 def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
@@ -44,3 +48,85 @@ def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signat
         name: to_numpy(torch.zeros_like(tensor) if gradient is None else gradient)
         for (name, tensor), gradient in zip(trained.items(), found, strict=True)
     }
+
+
+def fit(
+    native: Any,
+    batches: Callable[[int], Iterable[Batch]],
+    plan: Plan,
+    signature: Signature,
+    on_epoch: Callable[[Epoch], bool],
+) -> tuple[Epoch, ...]:
+    """Train a module in place; see `Trainer.fit`. Every submodule's train flag is as before afterwards."""
+    module, device = as_module(native), device_of(native)
+    state = weights(native)
+    trained = {n: t for n, t in state.items() if isinstance(t, nn.Parameter) and t.requires_grad}
+    frozen = {id(tensor) for name, tensor in trained.items() if name in plan.frozen}
+    learning = {id(tensor): tensor for tensor in trained.values() if id(tensor) not in frozen}
+    if not learning:
+        raise StepError("no parameter is left to train: freeze fewer layers.")
+    masks = [(state[name], to_tensor(mask).to(device, state[name].dtype)) for name, mask in plan.masks.items()]
+    optimizer = torch.optim.AdamW(learning.values(), betas=BETAS, eps=EPSILON, weight_decay=plan.weight_decay)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        outputs = outputs_of(call_module(module, tensors_of(batch.inputs, signature, device)), signature)
+        targets = {name: to_tensor(array).to(device) for name, array in batch.targets.items()}
+        return torch.stack([term.weight * _loss(term, outputs[term.output], targets) for term in plan.terms]).sum()
+
+    def step(batch: Batch, rate: float) -> torch.Tensor:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        found = loss(batch)
+        found.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for tensor, mask in masks:
+                tensor.mul_(mask)
+        return found.detach()
+
+    def check(batch: Batch) -> torch.Tensor:
+        with evaluating(module), torch.no_grad():
+            return loss(batch)
+
+    with _training(module, frozen), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        return run_epochs(plan, batches, on_epoch, step=step, check=check)
+
+
+def _loss(term: Term, output: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    target = targets[term.target]
+    if callable(term.kind):
+        return term.kind(output, target)
+    if term.kind == "mse":
+        rows = F.mse_loss(output, target.to(output.dtype), reduction="none")
+    elif term.kind == "binary_cross_entropy":
+        rows = F.binary_cross_entropy_with_logits(output / term.temperature, target.to(output.dtype), reduction="none")
+    elif term.kind == "cross_entropy":
+        rows = -F.log_softmax(output, -1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    else:
+        said, wanted = (F.log_softmax(each / term.temperature, -1) for each in (output, target.to(output.dtype)))
+        rows = F.kl_div(said, wanted, reduction="none", log_target=True).sum(-1)
+    if not term.counted:
+        return rows.mean()
+    counted = targets[term.counted].to(rows.dtype)
+    return (rows * counted).sum() / counted.sum().clamp(min=1)
+
+
+@contextmanager
+def _training(module: nn.Module, frozen: set[int]) -> Iterator[None]:
+    """Training mode for the layers that learn; what is frozen has no gradients and counts no statistics."""
+    flags = [(child, child.training) for child in module.modules()]
+    still = [parameter for parameter in module.parameters() if id(parameter) in frozen]
+    for child, _ in flags:
+        own = {id(parameter) for parameter in child.parameters(recurse=False)}
+        child.training = not own or not own <= frozen
+    for parameter in still:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for child, training in flags:
+            child.training = training
+        for parameter in still:
+            parameter.requires_grad_(True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from modelport.compression.exclude import Excluded
 from modelport.compression.prune.importance import Importance
 from modelport.compression.prune.names import weights_behind
 from modelport.compression.prune.result import LeftAlone, Pruned, PrunedLayer
 from modelport.core.errors import StepError
 from modelport.core.steps import Prune
+from modelport.graph.named import Named
 from modelport.graph.weights import lift_weights, roles
 
 _WEIGHTS = {
@@ -34,7 +34,7 @@ def prune_weights(graph: ir.Model, step: Prune, importance: Importance) -> Prune
     """
     model = graph.clone()
     lift_weights(model)
-    excluded = Excluded(step, model)
+    excluded = Named(step.exclude, model, f"{type(step).__name__}: exclude")
     weights, left = _prunable(model, excluded)
     arrays = {name: value.const_value.numpy() for name, (value, _) in weights.items()}
     importance.check({name: array.shape for name, array in arrays.items()})
@@ -67,7 +67,7 @@ def _told(left: dict[str, str]) -> str:
     return "." if not left else ": " + "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:8]) + "."
 
 
-def _prunable(model: ir.Model, excluded: Excluded) -> tuple[dict[str, tuple[ir.Value, int]], dict[str, str]]:
+def _prunable(model: ir.Model, excluded: Named) -> tuple[dict[str, tuple[ir.Value, int]], dict[str, str]]:
     """The weights to prune with the axis of their inputs, and those that were left with the reason."""
     known = {name for name, role in roles(model).items() if role != "buffer"}
     found: dict[str, tuple[ir.Value, int]] = {}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from modelport.compression.exclude import Excluded
 from modelport.compression.prune.axes import Block, Lost
 from modelport.compression.prune.cut import Cut
 from modelport.compression.prune.groups import Group, choose
@@ -17,6 +16,7 @@ from modelport.compression.prune.rules import RULES
 from modelport.compression.prune.trace import Trace, settle
 from modelport.core.errors import StepError
 from modelport.core.steps import Prune
+from modelport.graph.named import Named
 from modelport.graph.normal import drop_dead_nodes, tidied
 from modelport.graph.shapes.expr import Expr
 from modelport.graph.shapes.infer import infer
@@ -77,7 +77,7 @@ def plan(graph: ir.Model, step: Prune, importance: Importance) -> Plan:
         DataError: gradients do not fit.
     """
     model = tidied(graph)
-    excluded = Excluded(step, model)
+    excluded = Named(step.exclude, model, f"{type(step).__name__}: exclude")
     trace = Trace(model, excluded)
     trace.walk(RULES)
     classes = _classes(trace)

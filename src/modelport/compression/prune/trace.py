@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from modelport.compression.exclude import Excluded
 from modelport.compression.prune import axes
 from modelport.compression.prune.axes import Block, Layout, Lost
 from modelport.compression.prune.cut import Cut
 from modelport.compression.prune.names import weights_behind
 from modelport.compression.prune.slots import Ids, Slots
+from modelport.graph.named import Named
 from modelport.graph.shapes.expr import Size
 from modelport.graph.shapes.infer import ShapeInfo, infer
 from modelport.graph.subgraphs import subgraphs
@@ -49,7 +49,7 @@ class Trace:
         fixes: what corrects the nodes once it is known what goes.
     """
 
-    def __init__(self, model: ir.Model, excluded: Excluded) -> None:
+    def __init__(self, model: ir.Model, excluded: Named) -> None:
         self.model = model
         self.info: ShapeInfo = infer(model)
         self.slots = Slots()

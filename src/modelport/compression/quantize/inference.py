@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from modelport.compression.quantize.fold_norms import fold_norms
 from modelport.graph.names import unique_name
 from modelport.graph.splice import merge_into
 from modelport.graph.weights import roles, set_roles
+
+
+def inference_form(graph: ir.Model) -> ir.Model:
+    """A copy of a graph in normal form with only what inference needs, BatchNormalization in the weights before it."""
+    model = graph.clone()
+    drop_dropout(model)
+    turn_weights(model)
+    fold_norms(model)
+    drop_unread(model)
+    return model
 
 
 def drop_dropout(model: ir.Model) -> None:

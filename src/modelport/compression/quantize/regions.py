@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from modelport.compression.exclude import Excluded
+from modelport.graph.named import Named
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators whose second input is a weight that they multiply by."""
@@ -35,7 +35,7 @@ class Region:
     alone: dict[str, str]
 
 
-def find_region(model: ir.Model, excluded: Excluded, *, whole: bool = True) -> Region:
+def find_region(model: ir.Model, excluded: Named, *, whole: bool = True) -> Region:
     """The nodes of a graph in normal form that are computed in 8 bits.
 
     Layers with weights are. What lies between convolutions is too (residual sums, poolings, concatenations), so that
@@ -70,7 +70,7 @@ def find_region(model: ir.Model, excluded: Excluded, *, whole: bool = True) -> R
     return Region(tuple(str(node.name) for node in quantized), alone)
 
 
-def _refusal(node: ir.Node, excluded: Excluded) -> str | None:
+def _refusal(node: ir.Node, excluded: Named) -> str | None:
     """Why a node stays in float; `None` where it does not, empty where nobody would have thought it could."""
     if node.domain:
         return f"{node.domain}::{node.op_type} has no 8-bit form" if _reads_weights(node) else ""
@@ -107,7 +107,7 @@ def _carries(node: ir.Node, spatial: Collection[ir.Node]) -> bool:
     return bool(makers) and all(maker in spatial for maker in makers)
 
 
-def _is_excluded(node: ir.Node, excluded: Excluded) -> bool:
+def _is_excluded(node: ir.Node, excluded: Named) -> bool:
     weights = [value for value in node.inputs if value is not None and value.const_value is not None]
     return excluded.node(node) or any(excluded.weight(value) for value in weights)
 

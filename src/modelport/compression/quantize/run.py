@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from modelport.compression.data import observed
-from modelport.compression.exclude import Excluded
 from modelport.compression.outcome import Outcome
 from modelport.compression.quantize.dynamic import quantize_dynamic
-from modelport.compression.quantize.fold_norms import fold_norms
-from modelport.compression.quantize.inference import drop_dropout, drop_unread, turn_weights
+from modelport.compression.quantize.inference import inference_form
 from modelport.compression.quantize.regions import Region, find_region, holds_weight
 from modelport.compression.quantize.static import quantize_static
 from modelport.core.errors import StepError
+from modelport.core.rows import observed
 from modelport.core.signature import Signature
 from modelport.core.steps import Quantize
+from modelport.graph.named import Named
 from modelport.graph.weights import roles, set_roles
 
 
@@ -31,12 +30,8 @@ def quantize(graph: ir.Model, step: Quantize, signature: Signature) -> Outcome:
         StepError: nothing in the graph can be quantized, or `exclude` names nothing in it.
     """
     data = None if step.calibration is None else observed(signature, step.calibration)
-    model = graph.clone()
-    excluded = Excluded(step, model)
-    drop_dropout(model)
-    turn_weights(model)
-    fold_norms(model)
-    drop_unread(model)
+    excluded = Named(step.exclude, graph, f"{type(step).__name__}: exclude")
+    model = inference_form(graph)
     region = find_region(model, excluded, whole=data is not None)
     if not region.nodes:
         told = "".join(f"\n  {name}: {reason}" for name, reason in region.alone.items()) or " it has no such layer."

@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from modelport.compression.data import rows_at_once
 from modelport.compression.quantize.cpu import reads_unsigned, saturates
 from modelport.compression.quantize.files import through_files
 from modelport.compression.quantize.regions import Region
 from modelport.core.model import batches
+from modelport.core.rows import rows_at_once
 from modelport.core.signature import Arrays, Signature
 from modelport.core.steps import Quantize
 

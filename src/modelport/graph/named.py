@@ -1,35 +1,37 @@
-"""Which layers a step leaves alone."""
+"""What the names that a user gives stand for: nodes, weights, and layers with all below them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from modelport.core.errors import StepError
-from modelport.core.steps import Prune, Quantize
 from modelport.graph.names import dotted
 from modelport.graph.weights import aliases, roles
 
 
-class Excluded:
-    """The nodes and weights of a graph that a step shall leave alone.
+class Named:
+    """The nodes and weights of a graph that some names mean.
 
     Args:
-        step: its `exclude` has the names of nodes, of weights, or of layers around them.
+        names: of nodes, of weights, or of layers around them.
         model: the graph.
+        setting: the step and its setting that has the names, for the message (`"Prune: exclude"`).
 
     Raises:
         StepError: nothing has one of the names.
     """
 
-    def __init__(self, step: Prune | Quantize, model: ir.Model) -> None:
-        names = self._names = step.exclude
+    def __init__(self, names: Sequence[str], model: ir.Model, setting: str) -> None:
+        self._names = tuple(names)
         tied = aliases(model)
         known = {node.name or "" for node in model.graph.all_nodes()} | set(model.graph.initializers) | set(tied)
         for name in names:
             if not any(_is_below(each, name) or _is_below(dotted(each), dotted(name)) for each in known):
                 raise StepError(
-                    f"{type(step).__name__}: exclude names {name!r}, but no node, layer or weight of the model is "
-                    f"called so; its weights are {', '.join(list(roles(model))[:8])}, …"
+                    f"{setting} names {name!r}, but no node, layer or weight of the model is called so; its weights "
+                    f"are {', '.join(list(roles(model))[:8])}, …"
                 )
         self._tied = {weight for alias, weight in tied.items() if self._is_below(alias)}
 

@@ -1,0 +1,61 @@
+"""The steps of `compress` that train: `FineTune` and `Distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from modelport.compression.masks import zeros
+from modelport.compression.outcome import Outcome
+from modelport.core.errors import StepError
+from modelport.core.report import Note
+from modelport.core.steps import Distill, FineTune
+from modelport.graph.signature import read_signature
+from modelport.graph.weights import with_weights
+from modelport.training.distill import distill
+from modelport.training.finetune import finetune
+from modelport.training.replacing import replacing
+
+
+def retrained(graph: ir.Model, step: FineTune, *, backend: str, masked: Collection[str]) -> Outcome:
+    """The graph with weights that are trained; zeros of the masked ones stay.
+
+    Raises:
+        DataError: the data do not fit the graph.
+        StepError: see `training.finetune.finetune`; or the graph computes in few bits, which have no gradient.
+    """
+    _refuse_quantized(graph, "FineTune")
+    trained = finetune(graph, step, backend=backend, masks=zeros(graph, masked))
+    return Outcome(with_weights(graph, trained.weights), epochs=trained.epochs)
+
+
+def learned(
+    graph: ir.Model, step: Distill, student: ir.Model, *, backend: str, notes: tuple[Note, ...] = ()
+) -> Outcome:
+    """The student in the place of the graph, trained on what the graph says.
+
+    Args:
+        graph: the teacher, in normal form.
+        step: how to train.
+        student: in normal form, with its own signature.
+        backend: of the student.
+        notes: what did not cross when the student was exported.
+
+    Raises:
+        DataError: the data do not fit the graph.
+        StepError: the student's inputs or outputs do not fit; or see `training.distill.distill`.
+    """
+    _refuse_quantized(student, "Distill")
+    placed = replacing(student, read_signature(graph), "the student")
+    trained = distill(graph, placed, step, backend=backend)
+    return Outcome(with_weights(placed, trained.weights), epochs=trained.epochs, notes=notes)
+
+
+def _refuse_quantized(graph: ir.Model, step: str) -> None:
+    for node in graph.graph.all_nodes():
+        if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear"):
+            raise StepError(
+                f"{step}: the node {node.name!r} rounds, and what is rounded has no gradient. Train before Quantize, "
+                "or with the rounding in place: Quantize(..., train=FineTune(...))."
+            )

@@ -1,0 +1,130 @@
+"""What a loss is taken of: the logits and features of a graph, and targets in the form that a loss needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from modelport.core.errors import DataError, StepError
+from modelport.core.signature import Arrays
+from modelport.core.training import IGNORED, Batch, Term
+from modelport.graph.signature import KEY, read_signature, write_signature
+
+_PROBABILITIES = {"cross_entropy": ("Softmax", "LogSoftmax"), "binary_cross_entropy": ("Sigmoid",)}
+"""What makes probabilities of the logits that a loss is of."""
+
+_COUNTED = "/counted"
+
+
+@dataclass(frozen=True)
+class Head:
+    """An output and the loss that is taken of it.
+
+    Attributes:
+        output: its name.
+        kind: the loss, see `Training`.
+        logits: the value that the loss reads: the output, or what a softmax or sigmoid makes it of.
+    """
+
+    output: str
+    kind: Any
+    logits: ir.Value
+
+    @property
+    def label(self) -> str:
+        """The name of the value that the loss reads."""
+        return str(self.logits.name)
+
+    def term(self, weight: float = 1.0) -> Term:
+        """The addend of a loss that has the targets of the output."""
+        counted = f"{self.output}{_COUNTED}" if self.kind == "cross_entropy" else ""
+        return Term(self.kind, self.label, self.output, weight=weight, counted=counted)
+
+    def expected(self, batch: Batch) -> Arrays:
+        """The targets of a batch as the term takes them.
+
+        Raises:
+            DataError: there are none for the output, or they do not fit it.
+        """
+        if self.output not in batch.targets:
+            raise DataError(f"there are no targets for the output {self.output!r}: give y as a dict by output name.")
+        array = batch.targets[self.output]
+        if callable(self.kind):
+            return {self.output: array}
+        dims = self.logits.shape
+        rank = None if dims is None else len(dims)
+        if self.kind == "cross_entropy":
+            return self._classes(array, rank, dims[-1] if dims is not None and rank else None)
+        if rank is not None and array.ndim == rank - 1 and dims is not None and dims[-1] == 1:
+            array = array[..., np.newaxis]
+        if rank not in (None, array.ndim) or array.dtype.kind not in "fiub":
+            raise self._misfit(array, f"numbers in {rank} dimensions")
+        return {self.output: array.astype(np.float32)}
+
+    def _classes(self, array: np.ndarray, rank: int | None, count: Any) -> Arrays:
+        if rank is not None and array.ndim == rank and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.dtype.kind not in "iu" or (rank is not None and array.ndim != rank - 1):
+            raise self._misfit(array, f"integer classes in {'fewer' if rank is None else rank - 1} dimensions")
+        counted = array != IGNORED
+        classes = np.where(counted, array, 0).astype(np.int64)
+        most = count if isinstance(count, int) else None
+        if classes.size and (classes.min() < 0 or (most is not None and classes.max() >= most)):
+            raise self._misfit(array, f"classes 0 to {'…' if most is None else most - 1}, and not {classes.max()}")
+        return {self.output: classes, f"{self.output}{_COUNTED}": counted.astype(np.float32)}
+
+    def _misfit(self, array: np.ndarray, wanted: str) -> DataError:
+        return DataError(
+            f"targets of the output {self.output!r} are {array.dtype}{array.shape}; {self.kind} of "
+            f"{self.label} {self.logits.shape} takes {wanted}."
+        )
+
+
+def heads(graph: ir.Model, loss: Any, step: str) -> tuple[Head, ...]:
+    """The outputs that a loss is of, in the order of the graph.
+
+    Args:
+        graph: in normal form.
+        loss: one loss for the first output, or a loss by output name.
+        step: the name of the step, for the message.
+
+    Raises:
+        StepError: a name is no output.
+    """
+    outputs = {str(value.name): value for value in graph.graph.outputs}
+    wanted = dict(loss) if isinstance(loss, Mapping) else {next(iter(outputs)): loss}
+    unknown = sorted(set(wanted) - set(outputs))
+    if unknown or not wanted:
+        raise StepError(f"{step}: loss is of {unknown or 'nothing'}, and the outputs are {sorted(outputs)}.")
+    return tuple(Head(name, wanted[name], _logits(value, wanted[name])) for name, value in outputs.items()
+                 if name in wanted)  # fmt: skip
+
+
+def _logits(value: ir.Value, kind: Any) -> ir.Value:
+    node = value.producer()
+    if callable(kind) or node is None or node.domain or node.op_type not in _PROBABILITIES.get(kind, ()):
+        return value
+    source = node.inputs[0]
+    axis = node.attributes.get_int("axis", -1) if node.op_type != "Sigmoid" else -1
+    last = value.shape is not None and axis in (-1, len(value.shape) - 1)
+    return source if source is not None and last else value
+
+
+def giving(graph: ir.Model, names: Iterable[str]) -> ir.Model:
+    """A copy of a graph whose outputs are other values of it, and whose inputs are not nested.
+
+    Args:
+        graph: in normal form; it stays as it is.
+        names: of values that nodes of its main graph make.
+    """
+    model = graph.clone()
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(values[name] for name in dict.fromkeys(names))
+    model.metadata_props.pop(KEY, None)
+    write_signature(model, read_signature(model))
+    return model
