@@ -15,6 +15,7 @@ from modelport.graph.signature import read_signature
 from modelport.graph.weights import with_weights
 from modelport.training.distill import distill
 from modelport.training.finetune import finetune
+from modelport.training.objective import speaking_alike
 from modelport.training.replacing import replacing
 
 
@@ -48,6 +49,7 @@ def learned(
     """
     _refuse_quantized(student, "Distill")
     placed = replacing(student, read_signature(graph), "the student")
+    placed = speaking_alike(placed, graph, step.loss, "Distill")
     trained = distill(graph, placed, step, backend=backend)
     return Outcome(with_weights(placed, trained.weights), epochs=trained.epochs, notes=notes)
 

@@ -200,6 +200,7 @@ class Distill(Training):
         alpha: the weight of the teacher, in [0, 1].
         features: names of layers of the teacher, each with the one of the student that shall give the same; where the
             sizes of their last (of images: channel) axis differ, a linear map that is learned stands between them.
+        feature_weight: the weight of each pair, above 0.
 
     Example:
         >>> mp.Distill(student, (x, y), temperature=4, alpha=0.9, epochs=20)  # doctest: +SKIP
@@ -210,6 +211,7 @@ class Distill(Training):
     temperature: float = 4.0
     alpha: float = 0.9
     features: Mapping[str, str] | None = None
+    feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,3 +219,5 @@ class Distill(Training):
             raise StepError("Distill needs a student and data: Distill(student, data=(x, y)).")
         if not self.temperature > 0 or not 0 <= self.alpha <= 1:
             raise StepError("Distill: temperature is above 0, and alpha is inside [0, 1].")
+        if not self.feature_weight > 0:
+            raise StepError(f"Distill: feature_weight is above 0, and not {self.feature_weight}.")

@@ -40,8 +40,8 @@ class Term:
         kind: `"cross_entropy"`: of logits (..., classes) and integer classes (...). `"binary_cross_entropy"`: of
             logits, divided by the temperature, and probabilities of the same shape. `"kl"`: the Kullback-Leibler
             divergence of the softmax of the output from that of the target, both logits (..., classes) divided by the
-            temperature (Hinton et al. 2015, section 2). `"mse"`: the mean squared difference. Or a function of the
-            framework's tensors.
+            temperature (Hinton et al. 2015, section 2). `"mse"`: the mean squared difference. `"nmse"`: the same over
+            the mean square of the target. Or a function of the framework's tensors.
         output: the name of the output.
         target: the name among a batch's targets.
         weight: the factor of this term in the sum.
@@ -50,7 +50,7 @@ class Term:
             counts where it is empty. A term is the mean over those that count.
     """
 
-    kind: Literal["cross_entropy", "binary_cross_entropy", "kl", "mse"] | Loss
+    kind: Literal["cross_entropy", "binary_cross_entropy", "kl", "mse", "nmse"] | Loss
     output: str
     target: str
     weight: float = 1.0
@@ -94,6 +94,9 @@ class Plan:
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 """AdamW's further settings, the same in every framework so that one recipe gives one result."""
+
+TINY = 1e-12
+"""The least mean square that `"nmse"` divides by."""
 
 
 def run_epochs(

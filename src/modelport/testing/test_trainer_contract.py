@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_is_refused(task: _Task) -> None:
 
 
 def _rows(shape: tuple[int, ...]) -> Iterator[tuple[Any, Arrays, float]]:
-    """A kind of loss, targets for outputs of a shape, and the loss of outputs that are all zero but for one logit."""
+    """A kind of loss, targets for outputs of a shape, and the loss of outputs that are all zero."""
     rng = np.random.default_rng(0)
     classes = rng.integers(0, shape[-1], shape[:-1])
     counted = (np.arange(classes.size).reshape(classes.shape) % 2).astype(np.float32)
@@ -162,6 +162,8 @@ def _rows(shape: tuple[int, ...]) -> Iterator[tuple[Any, Arrays, float]]:
     soft = logits / 2 - np.log(np.exp(logits / 2).sum(-1, keepdims=True))
     divergence = float((np.exp(soft) * (soft + np.log(shape[-1]))).sum(-1).mean())
     yield "kl", {"y": logits}, divergence
+    yield "mse", {"y": logits}, float(np.square(logits).mean())
+    yield "nmse", {"y": logits}, 1.0
 
 
 def test_each_kind_of_loss_is_what_its_formula_says(trainer: Any) -> None:

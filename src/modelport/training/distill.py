@@ -45,7 +45,7 @@ def distill(teacher: ir.Model, student: ir.Model, step: Distill, *, backend: str
             return _told(checked.in_order(), step, pairs, said)
 
     terms = [term for pair in pairs for term in _terms(*pair, step)]
-    terms += [Term("mse", feature.student, feature.target) for feature in features]
+    terms += [Term("nmse", feature.student, feature.target, step.feature_weight) for feature in features]
     return fit(
         learning,
         step,

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from modelport.core.errors import DataError, StepError
 from modelport.core.signature import Arrays
 from modelport.core.training import IGNORED, Batch, Term
+from modelport.graph.normal import normalize
 from modelport.graph.signature import KEY, read_signature, write_signature
 
 _PROBABILITIES = {"cross_entropy": ("Softmax", "LogSoftmax"), "binary_cross_entropy": ("Sigmoid",)}
@@ -33,6 +34,12 @@ class Head:
     output: str
     kind: Any
     logits: ir.Value
+
+    @property
+    def squash(self) -> str | None:
+        """The operator that makes the output of the logits; `None` where they are the output."""
+        maker = next((node for node, _ in self.logits.uses() if node.outputs[0].name == self.output), None)
+        return None if maker is None or self.logits.name == self.output else maker.op_type
 
     @property
     def label(self) -> str:
@@ -112,6 +119,33 @@ def _logits(value: ir.Value, kind: Any) -> ir.Value:
     axis = node.attributes.get_int("axis", -1) if node.op_type != "Sigmoid" else -1
     last = value.shape is not None and axis in (-1, len(value.shape) - 1)
     return source if source is not None and last else value
+
+
+def speaking_alike(graph: ir.Model, other: ir.Model, loss: Any, step: str) -> ir.Model:
+    """A copy of a graph whose outputs are logits or probabilities where those of another graph are.
+
+    Args:
+        graph: in normal form; it stays as it is.
+        other: with outputs of the same names.
+        loss: of the outputs, see `heads`.
+        step: see `heads`.
+    """
+    model = graph.clone()
+    outputs = {value.name: place for place, value in enumerate(model.graph.outputs)}
+    for head, wanted in zip(heads(model, loss, step), heads(other, loss, step), strict=True):
+        if head.squash == wanted.squash:
+            continue
+        old, new = model.graph.outputs[outputs[head.output]], head.logits
+        if wanted.squash:
+            node = ir.node(wanted.squash, [new], {} if wanted.squash == "Sigmoid" else {"axis": -1})
+            node.name = f"{head.output}/{wanted.squash.lower()}"
+            model.graph.append(node)
+            new = node.outputs[0]
+            new.type, new.shape = old.type, old.shape
+        old.name = f"{old.name}/before"
+        new.name = head.output
+        model.graph.outputs[outputs[head.output]] = new
+    return normalize(model)
 
 
 def giving(graph: ir.Model, names: Iterable[str]) -> ir.Model:

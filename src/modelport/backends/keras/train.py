@@ -12,7 +12,7 @@ from modelport.backends.keras.layers import Weight, weights
 from modelport.backends.keras.run import by_name, call
 from modelport.core.errors import StepError
 from modelport.core.signature import Arrays, Signature
-from modelport.core.training import BETAS, EPSILON, Batch, Epoch, Plan, Term, run_epochs
+from modelport.core.training import BETAS, EPSILON, TINY, Batch, Epoch, Plan, Term, run_epochs
 
 
 def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
@@ -119,8 +119,10 @@ def _loss(term: Term, output: Any, targets: Mapping[str, Any]) -> Any:
     target = targets[term.target]
     if callable(term.kind):
         return term.kind(output, target)
-    if term.kind == "mse":
-        rows = tf.math.squared_difference(output, tf.cast(target, output.dtype))
+    if term.kind in ("mse", "nmse"):
+        wanted = tf.cast(target, output.dtype)
+        rows = tf.math.squared_difference(output, wanted)
+        rows = rows / tf.maximum(tf.reduce_mean(tf.square(wanted)), TINY) if term.kind == "nmse" else rows
     elif term.kind == "binary_cross_entropy":
         rows = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(target, output.dtype), output / term.temperature)
     elif term.kind == "cross_entropy":

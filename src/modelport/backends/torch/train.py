@@ -23,7 +23,7 @@ from modelport.backends.torch.run import (
 )
 from modelport.core.errors import StepError
 from modelport.core.signature import Arrays, Signature
-from modelport.core.training import BETAS, EPSILON, Batch, Epoch, Plan, Term, run_epochs
+from modelport.core.training import BETAS, EPSILON, TINY, Batch, Epoch, Plan, Term, run_epochs
 
 
 def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
@@ -98,8 +98,9 @@ def _loss(term: Term, output: torch.Tensor, targets: Mapping[str, torch.Tensor])
     target = targets[term.target]
     if callable(term.kind):
         return term.kind(output, target)
-    if term.kind == "mse":
+    if term.kind in ("mse", "nmse"):
         rows = F.mse_loss(output, target.to(output.dtype), reduction="none")
+        rows = rows / target.square().mean().clamp(min=TINY) if term.kind == "nmse" else rows
     elif term.kind == "binary_cross_entropy":
         rows = F.binary_cross_entropy_with_logits(output / term.temperature, target.to(output.dtype), reduction="none")
     elif term.kind == "cross_entropy":
