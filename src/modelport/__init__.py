@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from modelport.core.report import CheckReport, Note, ParityReport, ParityRow, TransferReport
     from modelport.core.signature import Signature, TensorSpec
     from modelport.core.steps import Distill, FineTune, Prune, Quantize
+    from modelport.core.swept import SweepReport, SweepRow
     from modelport.verbs.check import check
     from modelport.verbs.compare import compare
     from modelport.verbs.compress import compress
     from modelport.verbs.load import load
     from modelport.verbs.profile import profile
     from modelport.verbs.save import save
+    from modelport.verbs.sweep import sweep
     from modelport.verbs.transfer import transfer
 
 __version__ = "0.1.0"
@@ -56,6 +58,8 @@ __all__ = [
     "Signature",
     "SignatureError",
     "StepError",
+    "SweepReport",
+    "SweepRow",
     "TensorSpec",
     "TransferReport",
     "UnsupportedModelError",
@@ -67,6 +71,7 @@ __all__ = [
     "load",
     "profile",
     "save",
+    "sweep",
     "transfer",
 ]
 
@@ -81,12 +86,14 @@ _HOMES = {
     "modelport.core.report": ("CheckReport", "Note", "ParityReport", "ParityRow", "TransferReport"),
     "modelport.core.signature": ("Signature", "TensorSpec"),
     "modelport.core.steps": ("Distill", "FineTune", "Prune", "Quantize"),
+    "modelport.core.swept": ("SweepReport", "SweepRow"),
     "modelport.verbs.check": ("check",),
     "modelport.verbs.compare": ("compare",),
     "modelport.verbs.compress": ("compress",),
     "modelport.verbs.load": ("load",),
     "modelport.verbs.profile": ("profile",),
     "modelport.verbs.save": ("save",),
+    "modelport.verbs.sweep": ("sweep",),
     "modelport.verbs.transfer": ("transfer",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,7 +1,7 @@
-"""The command line: `modelport transfer|check|compare|profile|inspect`, each with `--json`.
+"""The command line: `modelport transfer|compress|check|compare|profile|inspect`, each with `--json`.
 
 Exit status: 0 where the answer is yes, 1 where it is no (not safe, not supported, not equal), 2 where modelport refuses
-or the arguments are wrong.
+or the arguments are wrong, 130 where it is interrupted.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelport.core.errors import DataError, ModelPortError
+from modelport.core.errors import DataError, ModelPortError, StepError
 
 if TYPE_CHECKING:
+    from modelport.core.steps import Step
     from modelport.verbs.dynamic import Dynamic
 
 
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     print(json.dumps(answer.to_json(), default=str) if options.json else answer)
     return 0 if yes else 1
 
@@ -46,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     transfer.add_argument("--to", help="the backend to go to; the output's suffix decides where it is not given")
     _loading(transfer)
     _sizes(transfer)
+
+    compress = _command(commands, "compress", _compress, "make a model smaller and faster, and say what it cost")
+    compress.add_argument("model", help="a bundle or a framework's own file")
+    compress.add_argument("output", help="where to write; a suffix of another framework transfers the result there")
+    _steps_as_written(compress)
+    _loading(compress)
+    _sizes(compress)
 
     check = _command(commands, "check", _check, "what a transfer would keep, drop or refuse")
     check.add_argument("model")
@@ -76,6 +88,32 @@ def _command(commands: Any, name: str, run: Any, told: str) -> argparse.Argument
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.set_defaults(run=run)
     return command
+
+
+class _InOrder(argparse.Action):
+    """Keeps an option behind those before it: steps are done as they are written, each with the settings after it."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        namespace.steps = [*namespace.steps, (self.dest, self.const if self.nargs == 0 else values)]
+
+
+def _steps_as_written(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(steps=[])
+    group = command.add_argument_group("steps", "done in the order in which they are given, each with what follows it")
+
+    def add(option: str, told: str, **settings: Any) -> None:
+        group.add_argument(option, action=_InOrder, default=argparse.SUPPRESS, help=told, **settings)
+
+    add("--quantize", "store weights in fewer bits: int8, uint8, …", metavar="PRECISION")
+    add("--prune", "take away a share of the weights (0.5), or n of every m (2:4)", metavar="RATIO")
+    add("--exclude", "a node or layer that the step leaves as it is; may be given again", metavar="NAME")
+    add("--calibration", "for --quantize: inputs to observe, a .npy or a .npz by input name", metavar="FILE")
+    add("--method", "for --quantize: how a range follows from what was observed: minmax, entropy, percentile")
+    add("--per-tensor", "for --quantize: one scale per weight", dest="per_channel", nargs=0, const=False)
+    add("--structured", "for --prune: whole channels, heads and neurons", nargs=0, const=True)
+    add("--scope", "for --prune: whether the ratio is of all weights together (global) or of each layer (layer)")
+    add("--importance", "for --prune: what is least: l1, l2, taylor")
+    add("--data", "for --prune with taylor: a .npz of inputs by name and of their classes as y", metavar="FILE")
 
 
 def _loading(command: argparse.ArgumentParser) -> None:
@@ -144,6 +182,62 @@ def _transfer(options: argparse.Namespace) -> tuple[Any, bool]:
     save(moved, options.output)
     report: TransferReport = moved.report
     return report, True
+
+
+def _compress(options: argparse.Namespace) -> tuple[Any, bool]:
+    from modelport.core.compressed import CompressReport
+    from modelport.verbs.compress import compress
+    from modelport.verbs.save import save
+
+    steps = _steps(options.steps)
+    small = compress(_subject(options, options.model), *steps, progress=not options.json and sys.stderr.isatty())
+    save(small, options.output)
+    report: CompressReport = small.report
+    return report, True
+
+
+def _steps(given: Sequence[tuple[str, Any]]) -> list[Step]:
+    """The steps that were written, each with the settings behind it."""
+    from modelport.core.steps import Prune, Quantize
+
+    if not given:
+        raise StepError("compress needs a step, as in --quantize int8 or --prune 0.5.")
+    found: list[tuple[type[Step], dict[str, Any]]] = []
+    for name, value in given:
+        if name == "quantize":
+            found.append((Quantize, {"precision": value}))
+        elif name == "prune":
+            found.append((Prune, _share(value)))
+        elif not found or name not in {field.name for field in fields(found[-1][0])}:
+            option = "--per-tensor" if name == "per_channel" else f"--{name}"
+            wrong = f"is no setting of --{found[-1][0].__name__.lower()}" if found else "stands before every step"
+            raise StepError(f"{option} {wrong}: write it behind the step that it is for.")
+        elif name == "exclude":
+            found[-1][1].setdefault(name, []).append(value)
+        else:
+            read = {"calibration": _example, "data": _pair}.get(name)
+            found[-1][1][name] = read(value) if read else value
+    return [kind(**{**settings, "exclude": tuple(settings.get("exclude", ()))}) for kind, settings in found]
+
+
+def _share(text: str) -> dict[str, Any]:
+    """What `Prune` takes for 0.5 or 2:4."""
+    try:
+        if ":" in text:
+            zeros, run = (int(part) for part in text.split(":"))
+            return {"n_m": (zeros, run)}
+        return {"ratio": float(text)}
+    except ValueError as error:
+        raise StepError(f"--prune {text}: neither a share, as in 0.5, nor a pattern, as in 2:4.") from error
+
+
+def _pair(path: str) -> tuple[Any, Any]:
+    """Inputs and classes of one file."""
+    inputs = _example(path)
+    if not isinstance(inputs, dict) or "y" not in inputs or len(inputs) < 2:
+        raise DataError(f"{path}: not a .npz of inputs by name and of their classes as y.")
+    classes = inputs.pop("y")
+    return inputs, classes
 
 
 def _check(options: argparse.Namespace) -> tuple[Any, bool]:

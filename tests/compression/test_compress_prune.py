@@ -95,7 +95,7 @@ def test_steps_follow_one_another() -> None:
     small = mp.compress(start, mp.Prune(0.5, structured=True), mp.Quantize(calibration=IMAGES))
     assert small.report.steps == ("Prune(ratio=0.5, structured=True)", "Quantize(calibration=…)")
     assert small.report.after.bytes < 0.2 * small.report.before.bytes
-    assert set(small.report.seconds) == set(small.report.steps)
+    assert len(small.report.seconds) == len(small.report.steps)
 
 
 @pytest.mark.parametrize(("settings", "told"), [

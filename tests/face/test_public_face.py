@@ -12,14 +12,14 @@ import pytest
 import modelport as mp
 
 SOURCE = Path(mp.__file__).parent
-FRAMEWORKS = ("torch", "tensorflow", "keras", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "numpy")
+FRAMEWORKS = ("torch", "tensorflow", "keras", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "numpy", "matplotlib")
 
 FACE = [
     "CheckReport", "CompressReport", "DataError", "Distill", "FineTune", "FormatError", "IntegrityError",
     "MissingBackendError", "Model", "ModelPortError", "Note", "ParityError", "ParityReport", "ParityRow",
-    "ProfileReport", "Prune", "Quantize", "Signature", "SignatureError", "StepError", "TensorSpec", "TransferReport",
-    "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError", "check", "compare", "compress", "load",
-    "profile", "save", "transfer",
+    "ProfileReport", "Prune", "Quantize", "Signature", "SignatureError", "StepError", "SweepReport", "SweepRow",
+    "TensorSpec", "TransferReport", "UnsupportedModelError", "UnsupportedOpError", "UntrustedFileError", "check",
+    "compare", "compress", "load", "profile", "save", "sweep", "transfer",
 ]  # fmt: skip
 
 

@@ -68,6 +68,76 @@ def test_profile_counts_at_the_batch_that_is_asked_for(bundle: Path, capsys: pyt
     assert "MACs         132 k" in capsys.readouterr().out
 
 
+def test_compress_does_the_steps_in_the_order_in_which_they_are_written(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", image=np.asarray(in_torch.example("cnn", 16)))
+    small = tmp_path / "small.onnx"
+    cut = ["--prune", "0.5", "--structured", "--exclude", "fc", "--scope", "layer"]
+    zero = ["--prune", "2:4", "--exclude", "conv1", "--exclude", "bn1"]
+    quantize = ["--quantize", "int8", "--calibration", str(tmp_path / "x.npz"), "--method", "entropy", "--per-tensor"]
+    told = {}
+    for name, steps in {"cut first": cut + zero, "zero first": zero + cut, "cut, int8": cut + quantize}.items():
+        assert main(["compress", str(bundle), str(small), *steps, "--json"]) == 0
+        told[name] = _answer(capsys)
+    first, second = told["cut first"]["steps"]
+    assert told["zero first"]["steps"] == [second, first]
+    assert first == "Prune(ratio=0.5, structured=True, scope=layer, exclude=('fc',))"
+    assert second == "Prune(n_m=(2, 4), exclude=('conv1', 'bn1'))"
+    assert told["cut, int8"]["after"]["bytes"] < 0.5 * told["cut first"]["after"]["bytes"]
+    assert mp.load(small).signature == mp.load(bundle).signature
+
+
+def test_compress_writes_to_another_framework(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / "half.keras"
+    assert main(["compress", str(bundle), str(written), "--prune", "0.5"]) == 0
+    assert "compress: Prune(ratio=0.5) on onnx" in capsys.readouterr().out
+    weights = mp.load(written).parameters()
+    assert sum(int((weights[name] == 0).sum()) for name in weights if weights[name].ndim > 1) > 1000
+
+
+def test_compress_takes_classes_for_taylor(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.asarray(in_torch.example("cnn", 40))
+    np.savez(tmp_path / "train.npz", image=x, y=np.arange(40) % 10)
+    steps = ["--prune", "0.5", "--importance", "taylor", "--data", str(tmp_path / "train.npz")]
+    assert main(["compress", str(bundle), str(tmp_path / "half.onnx"), *steps, "--json"]) == 0
+    assert _answer(capsys)["agreement"][0]["snr_db"] < 60
+    np.savez(tmp_path / "x.npz", image=x)
+    steps[-1] = str(tmp_path / "x.npz")
+    assert main(["compress", str(bundle), str(tmp_path / "half.onnx"), *steps, "--json"]) == 2
+    assert "classes as y" in _answer(capsys)["message"]
+
+
+@pytest.mark.parametrize(("steps", "told"), [
+    ([], "needs a step"),
+    (["--structured", "--prune", "0.5"], "--structured stands before every step"),
+    (["--prune", "0.5", "--method", "minmax"], "--method is no setting of --prune"),
+    (["--prune", "half"], "neither a share, as in 0.5, nor a pattern, as in 2:4"),
+    (["--prune", "1.5"], r"inside (0, 1)"),
+    (["--quantize", "int3"], "'int8'"),
+])  # fmt: skip
+def test_a_step_that_makes_no_sense_is_refused_and_nothing_is_written(
+    bundle: Path, steps: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compress", str(bundle), str(tmp_path / "small.onnx"), *steps, "--json"]) == 2
+    answer = _answer(capsys)
+    assert answer["error"] == "StepError"
+    assert told in answer["message"]
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_an_interrupted_command_writes_nothing(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelport.compression.prune.prune_weights", interrupted)
+    assert main(["compress", str(bundle), str(tmp_path / "small.onnx"), "--prune", "0.5"]) == 130
+    assert capsys.readouterr().err.endswith("interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_inspect_tells_what_a_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(bundle), "--json"]) == 0
     report = _answer(capsys)

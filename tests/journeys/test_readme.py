@@ -27,6 +27,9 @@ def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     assert "parity: torch -> keras" in done.stdout
     assert "FAIL" not in done.stdout
     assert "compress: Quantize" in done.stdout
+    assert "sweep: 3 recipes on onnx" in done.stdout
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+    assert (tmp_path / "small.mport").exists()
 
 
 def test_the_readme_promises_exactly_two_commands_and_the_makefile_has_them() -> None:

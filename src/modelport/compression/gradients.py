@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from modelport.core.progress import tracked
 from modelport.core.signature import Arrays
 from modelport.graph.signature import read_signature
 from modelport.training.data import Data
@@ -36,7 +37,7 @@ def gradients(graph: ir.Model, data: Any, backend: str) -> Arrays:
     native, signature = framework.build(part).native, read_signature(part)
     total: Arrays = {}
     count = 0
-    for batch in rows.in_order():
+    for batch in tracked(rows.in_order(), "gradients", unit="batch"):
         expected = head.expected(batch)
         logits = framework.run(native, batch.inputs, signature)[head.label]
         slope = _slope(logits, expected[head.output]) * expected[head.term().counted][..., np.newaxis]

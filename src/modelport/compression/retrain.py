@@ -7,8 +7,8 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from modelport.compression.masks import zeros
+from modelport.compression.order import refuse_quantized
 from modelport.compression.outcome import Outcome
-from modelport.core.errors import StepError
 from modelport.core.report import Note
 from modelport.core.steps import Distill, FineTune
 from modelport.graph.signature import read_signature
@@ -24,9 +24,8 @@ def retrained(graph: ir.Model, step: FineTune, *, backend: str, masked: Collecti
 
     Raises:
         DataError: the data do not fit the graph.
-        StepError: see `training.finetune.finetune`; or the graph computes in few bits, which have no gradient.
+        StepError: see `training.finetune.finetune`.
     """
-    _refuse_quantized(graph, "FineTune")
     trained = finetune(graph, step, backend=backend, masks=zeros(graph, masked))
     return Outcome(with_weights(graph, trained.weights), epochs=trained.epochs)
 
@@ -47,17 +46,8 @@ def learned(
         DataError: the data do not fit the graph.
         StepError: the student's inputs or outputs do not fit; or see `training.distill.distill`.
     """
-    _refuse_quantized(student, "Distill")
+    refuse_quantized(student, "Distill", "Take a student in floats.")
     placed = replacing(student, read_signature(graph), "the student")
     placed = speaking_alike(placed, graph, step.loss, "Distill")
     trained = distill(graph, placed, step, backend=backend)
     return Outcome(with_weights(placed, trained.weights), epochs=trained.epochs, notes=notes)
-
-
-def _refuse_quantized(graph: ir.Model, step: str) -> None:
-    for node in graph.graph.all_nodes():
-        if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear"):
-            raise StepError(
-                f"{step}: the node {node.name!r} rounds, and what is rounded has no gradient. Train before Quantize, "
-                "or with the rounding in place: Quantize(..., train=FineTune(...))."
-            )

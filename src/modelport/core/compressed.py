@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from modelport.core.report import Note, table
 from modelport.core.training import Epoch
 
-_NOTICED = 1.02
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOTICED = 1.02
 """A ratio of two latencies that differ by less is noise."""
 
 
@@ -44,6 +48,10 @@ class Agreement:
     snr_db: float
     top1: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The same; JSON has no infinities, and `None` stands for one."""
+        return {**asdict(self), "snr_db": self.snr_db if math.isfinite(self.snr_db) else None}
+
 
 @dataclass(frozen=True)
 class CompressReport:
@@ -60,7 +68,7 @@ class CompressReport:
         notes: what does not run as it was asked for.
         instructions: the vector instructions of the CPU that the latencies are of.
         seconds: wall time of each step, in seconds.
-        epochs: the losses of each step that trained.
+        epochs: the steps that trained, and how each went.
     """
 
     backend: str
@@ -72,22 +80,21 @@ class CompressReport:
     alone: tuple[tuple[str, str], ...] = ()
     notes: tuple[Note, ...] = ()
     instructions: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    epochs: dict[str, tuple[Epoch, ...]] = field(default_factory=dict)
+    seconds: tuple[float, ...] = ()
+    epochs: tuple[tuple[str, tuple[Epoch, ...]], ...] = ()
 
     @property
     def slower(self) -> bool:
         """Whether the result takes longer than the model it was made of, on this machine and this backend."""
-        return self.latency_ratio > _NOTICED
+        return self.latency_ratio > NOTICED
 
     def __str__(self) -> str:
         text = table(
             f"compress: {' -> '.join(self.steps)} on {self.backend}", ("", "before", "after", ""), self._rows()
         )
-        for step, epochs in self.epochs.items():
-            text += (
-                f"\n{step}: loss {epochs[0].loss:.4g} in the first epoch, {epochs[-1].loss:.4g} in epoch {len(epochs)}"
-            )
+        for step, epochs in self.epochs:
+            first, last = epochs[0], epochs[-1]
+            text += f"\n{step}: loss {first.loss:.4g} in epoch 1, {last.loss:.4g} in epoch {last.number + 1}"
         for name, reason in self.alone:
             text += f"\nleft alone: {name}: {reason}"
         text += "".join(f"\n{note.kind}: {note.where}: {note.message}" for note in self.notes)
@@ -116,5 +123,19 @@ class CompressReport:
             rows.append((f"agreement of {row.output}", "", f"{row.snr_db:.1f} dB", same))
         return rows
 
+    def plot(self) -> Figure:
+        """Bytes, latency, score and agreement, before | after, as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingBackendError: matplotlib is not installed.
+
+        Example:
+            >>> small.report.plot().savefig("small.png")    # doctest: +SKIP
+        """
+        from modelport.core.plots.compressed import draw
+
+        return draw(self)
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "slower": self.slower}
+        rows = [row.to_json() for row in self.agreement]
+        return {**asdict(self), "agreement": rows, "slower": self.slower}

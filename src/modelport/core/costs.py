@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelport.core.report import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SHOWN = 20
 """How many layers the table has; the others are summed in its last row."""
@@ -100,9 +103,9 @@ class ProfileReport:
         header = ("layer", "operators", "output", "parameters", "bytes", "MACs", "FLOPs", "share")
         lines = [
             table(f"profile: {self.backend}, ({given})", header, self._rows()),
-            f"parameters   {self.parameters:,} ({_told(self.bytes, 'B')})",
-            f"MACs         {_told(self.macs)} (FLOPs {_told(self.flops)})",
-            f"activations  {_told(self.peak_bytes, 'B')} at the most, at {self.peak_at}",
+            f"parameters   {self.parameters:,} ({told(self.bytes, 'B')})",
+            f"MACs         {told(self.macs)} (FLOPs {told(self.flops)})",
+            f"activations  {told(self.peak_bytes, 'B')} at the most, at {self.peak_at}",
             f"latency      {self.latency_ms:.3g} ms median, {self.latency_p95_ms:.3g} ms p95, of {self.runs} runs",
         ]
         lines += [f"not counted: {each.where} ({each.what}): {each.reason}" for each in self.uncounted]
@@ -121,19 +124,32 @@ class ProfileReport:
         share = layer.flops / self.flops if self.flops else 0.0
         shape = "" if layer.output is None else "x".join(map(str, layer.output))
         operators = ", ".join(layer.operators[:2]) + (", …" if len(layer.operators) > 2 else "")
-        numbers = (f"{layer.parameters:,}", _told(layer.bytes, "B"), _told(layer.macs), _told(layer.flops))
+        numbers = (f"{layer.parameters:,}", told(layer.bytes, "B"), told(layer.macs), told(layer.flops))
         return (name, operators, shape, *numbers, f"{share:.1%}")
+
+    def plot(self) -> Figure:
+        """FLOPs and bytes of the dearest layers, as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingBackendError: matplotlib is not installed.
+
+        Example:
+            >>> mp.profile(net, example=x).plot().savefig("cost.png")    # doctest: +SKIP
+        """
+        from modelport.core.plots.costs import draw
+
+        return draw(self)
 
     def to_json(self) -> dict[str, Any]:
         totals = {name: getattr(self, name) for name in ("parameters", "bytes", "macs", "flops")}
         return {**totals, **asdict(self)}
 
 
-def _told(number: int, unit: str = "") -> str:
+def told(number: int, unit: str = "") -> str:
     """A count with three digits and its power of 1000.
 
     Example:
-        >>> _told(4_089_184_256), _told(2_048, "B"), _told(7)
+        >>> told(4_089_184_256), told(2_048, "B"), told(7)
         ('4.09 G', '2.05 kB', '7')
     """
     value = float(number)

@@ -25,7 +25,7 @@ class Step:
         told = []
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not each.default:
+            if value is not each.default and not (_is_plain(value) and value == each.default):
                 told.append(f"{each.name}={value if _is_plain(value) or isinstance(value, Step) else '…'}")
         return f"{type(self).__name__}({', '.join(told)})"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from modelport.core.errors import StepError
+from modelport.core.progress import tracked
 from modelport.core.signature import Arrays
 
 Loss = Callable[[Any, Any], Any]
@@ -122,7 +123,9 @@ def run_epochs(
     done: list[Epoch] = []
     for number in range(plan.epochs):
         rate = plan.rate(number)
-        loss = _mean([step(batch, rate) for batch in batches(number)], number)
+        loss = _mean(
+            [step(batch, rate) for batch in tracked(batches(number), f"epoch {number + 1}", unit="batch")], number
+        )
         checked = None if plan.validation is None else _mean([check(batch) for batch in plan.validation()], number)
         done.append(Epoch(number, loss, checked))
         if on_epoch(done[-1]):

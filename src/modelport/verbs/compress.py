@@ -10,6 +10,7 @@ from modelport.core import registry
 from modelport.core.compressed import CompressReport, Measured
 from modelport.core.errors import StepError
 from modelport.core.model import Model
+from modelport.core.progress import showing, tracked
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature
 from modelport.core.steps import Distill, FineTune, Prune, Quantize, Step
@@ -34,8 +35,9 @@ def compress(
     example: Any = None,
     signature: Signature | None = None,
     dynamic: Dynamic | None = None,
+    progress: bool = False,
 ) -> Model:
-    """A smaller model on the same backend; the one that is given stays as it is.
+    """A smaller model on the same backend; the one that is given stays as it is, also where the call is interrupted.
 
     Args:
         model: a native model, a `Model` or a path.
@@ -46,6 +48,7 @@ def compress(
             is none, the first rows of the data of a step are.
         signature: as for `transfer`.
         dynamic: as for `transfer`.
+        progress: whether to show progress bars, of the steps and of what takes long in them.
 
     Returns:
         A `Model`; its `report` is a `CompressReport`, which its `history` keeps.
@@ -65,6 +68,11 @@ def compress(
     if wrong:
         raise StepError(f"{wrong[0]!r} is no step: take mp.Quantize(...), and data and functions by keyword.")
     source = sampled(model, steps, example=example, signature=signature, dynamic=dynamic)
+    with showing(progress):
+        return _compressed(source, steps, evaluate)
+
+
+def _compressed(source: Model, steps: Sequence[Step], evaluate: Evaluate | None) -> Model:
     graph, notes = exported(source)
     done = _walked(graph, steps, source)
     backend = registry.backend(source.backend)
@@ -84,8 +92,8 @@ class _Done:
         self.graph = graph
         self.alone: dict[str, str] = {}
         self.masked: set[str] = set()
-        self.seconds: dict[str, float] = {}
-        self.epochs: dict[str, tuple[Epoch, ...]] = {}
+        self.seconds: tuple[float, ...] = ()
+        self.epochs: tuple[tuple[str, tuple[Epoch, ...]], ...] = ()
         self.notes: tuple[Note, ...] = ()
 
 
@@ -93,16 +101,16 @@ def _walked(graph: Graph, steps: Sequence[Step], source: Model) -> _Done:
     from modelport.graph.normal import normalize
 
     done = _Done(normalize(graph))
-    for step in steps:
+    for step in tracked(steps, "compress", told=str):
         started = time.perf_counter()
         outcome = _applied(done, step, source)
         done.graph = outcome.graph
         done.alone.update(outcome.alone)
         done.masked.update(outcome.masked)
         done.notes += outcome.notes
-        done.seconds[str(step)] = time.perf_counter() - started
+        done.seconds += (time.perf_counter() - started,)
         if outcome.epochs:
-            done.epochs[str(step)] = outcome.epochs
+            done.epochs += ((str(step), outcome.epochs),)
     return done
 
 
@@ -115,6 +123,11 @@ def _applied(done: _Done, step: Step, source: Model) -> Outcome:
             return quantize(done.graph, step, source.signature)
         backend, masked = source.backend, done.masked
         return quantize_aware(done.graph, step, step.train, source.signature, backend=backend, masked=masked)
+    from modelport.compression.order import refuse_quantized
+
+    if isinstance(step, (FineTune, Prune)):
+        advice = "Do it before Quantize, or train with the rounding in place: Quantize(..., train=FineTune(...))."
+        refuse_quantized(done.graph, type(step).__name__, advice)
     if isinstance(step, Prune):
         from modelport.compression.gradients import gradients
         from modelport.compression.prune.run import pruned
@@ -154,7 +167,7 @@ def _measured(
 
     outputs = run(source), run(made)
     before, after = latencies(lambda: run(source), lambda: run(made))
-    scores = [None if evaluate is None else float(evaluate(model)) for model in (source, made)]
+    scores = _scores(evaluate, source, made)
     first, second = (
         Measured(_bytes(each), 1e3 * float(np.median(times)), 1e3 * float(np.percentile(times, 95)), score)
         for each, times, score in ((graph, before, scores[0]), (done.graph, after, scores[1]))
@@ -172,6 +185,12 @@ def _measured(
         seconds=done.seconds,
         epochs=done.epochs,
     )
+
+
+def _scores(evaluate: Evaluate | None, *models: Model) -> list[float | None]:
+    if evaluate is None:
+        return [None] * len(models)
+    return [float(evaluate(model)) for model in tracked(models, "evaluate", unit="model")]
 
 
 def _bytes(graph: Graph) -> int:

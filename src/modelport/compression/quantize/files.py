@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import onnx
@@ -20,8 +23,21 @@ def through_files(model: ir.Model, quantize: Callable[..., None]) -> ir.Model:
     with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         _write(model, source)
-        quantize(source, target, use_external_data_format=True, extra_options={"MatMulConstBOnly": True})
+        with _quiet():
+            quantize(source, target, use_external_data_format=True, extra_options={"MatMulConstBOnly": True})
         return _in_memory(ir.load(target))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime's quantizer prints to standard output, and its first warning would configure the root logger."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.removeHandler(handler)
 
 
 def _write(model: ir.Model, path: Path) -> None:

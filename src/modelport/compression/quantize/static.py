@@ -12,6 +12,7 @@ from modelport.compression.quantize.cpu import reads_unsigned, saturates
 from modelport.compression.quantize.files import through_files
 from modelport.compression.quantize.regions import Region
 from modelport.core.model import batches
+from modelport.core.progress import tracked
 from modelport.core.rows import rows_at_once
 from modelport.core.signature import Arrays, Signature
 from modelport.core.steps import Quantize
@@ -80,7 +81,8 @@ def _reader(data: Arrays, rows: int) -> Any:
         """Hands out batches until there are no more."""
 
         def __init__(self) -> None:
-            self.left: Iterator[Arrays] = batches(data, rows)
+            count = -(-len(next(iter(data.values()))) // rows)
+            self.left: Iterator[Arrays] = tracked(batches(data, rows), "calibration", count, unit="batch")
 
         def get_next(self) -> Any:
             return next(self.left, None)
