@@ -28,7 +28,7 @@ QUANTIZED = ("resnet50", "mobilenet_v2", "bert")
 Feeds = dict[str, np.ndarray]
 
 
-class _Rows(CalibrationDataReader):  # type: ignore[misc]
+class Rows(CalibrationDataReader):  # type: ignore[misc]
     """The calibration data, four rows at a time."""
 
     def __init__(self, data: Feeds) -> None:
@@ -55,7 +55,7 @@ def _net(name: str, depth: int, rows: int) -> tuple[Any, Feeds]:
     return net, {"ids": ids, "mask": np.ones_like(ids)}
 
 
-def _snr(before: np.ndarray, after: np.ndarray) -> float:
+def snr(before: np.ndarray, after: np.ndarray) -> float:
     return float(10 * np.log10(np.square(before).sum() / np.square(before - after).sum()))
 
 
@@ -81,7 +81,7 @@ def measure(name: str, *, pairs: int, rows: int, depth: int) -> list[tuple[objec
         mp.save(net, float32, example=tuple(x[:2] for x in data.values()))
         names = [value.name for value in onnxruntime.InferenceSession(float32).get_inputs()]
         feeds = dict(zip(names, data.values(), strict=True))
-        quantize_static(float32, peer, _Rows(feeds))
+        quantize_static(float32, peer, Rows(feeds))
         one = {n: x[:1] for n, x in feeds.items()}
         small = mp.compress(float32, mp.Quantize("int8", calibration=feeds), example=one)
         mp.save(small, ours)
@@ -90,7 +90,7 @@ def measure(name: str, *, pairs: int, rows: int, depth: int) -> list[tuple[objec
         ratios = _ratios([float32, peer, ours], one, pairs)
         sizes = [path.stat().st_size for path in (float32, peer, ours)]
     return [
-        (name, label, f"{sizes[i] / sizes[0]:.3f}", f"{_snr(outputs[0], outputs[i]):.1f}", f"{ratios[i]:.2f}")
+        (name, label, f"{sizes[i] / sizes[0]:.3f}", f"{snr(outputs[0], outputs[i]):.1f}", f"{ratios[i]:.2f}")
         for i, label in ((1, "quantize_static"), (2, "modelport"))
     ]
 
