@@ -33,6 +33,7 @@ bench: $(INSTALLED)  ## ratios of pairs in one run; see benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/import_time.py
 	$(PYTHON) benchmarks/convert.py
 	PYTHONPATH=. $(PYTHON) benchmarks/compress.py
+	PYTHONPATH=. $(PYTHON) benchmarks/compress_weights.py
 
 clean:
 	rm -rf $(VENV) build dist demo.png

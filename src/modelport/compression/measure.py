@@ -45,9 +45,15 @@ def agreement(before: Arrays, after: Arrays) -> tuple[Agreement, ...]:
             np.square(wanted, dtype=np.float64).sum(),
             np.square(wanted - after[name], dtype=np.float64).sum(),
         )
-        ratio = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
-        found.append(Agreement(name, ratio, _top1(wanted, after[name])))
+        found.append(Agreement(name, _decibels(signal, noise), _top1(wanted, after[name])))
     return tuple(found)
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    # What is infinite or no number is all noise.
+    return 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else -math.inf
 
 
 def _top1(before: np.ndarray, after: np.ndarray) -> float | None:

@@ -19,11 +19,13 @@ class Outcome:
         alone: why a layer that the step is about stays as it was, by node name.
         masked: the portable names of weights whose zeros shall stay.
         epochs: how training went.
-        notes: what does not go on as it was.
+        layers: the names of the nodes, one for each weight, whose weights `Quantize` has changed.
+        notes: what did not go as it was asked for, or does not go on as it was.
     """
 
     graph: ir.Model
     alone: dict[str, str] = field(default_factory=dict)
     masked: tuple[str, ...] = ()
     epochs: tuple[Epoch, ...] = ()
+    layers: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()

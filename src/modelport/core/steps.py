@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 
 from modelport.core.errors import StepError
 
-Precision = Literal["int8", "uint8"]
-Calibrator = Literal["minmax", "entropy", "percentile"]
+Precision = Literal["int8", "uint8", "int4", "float16", "bfloat16", "float8"]
+Calibrator = Literal["minmax", "entropy", "percentile", "mse"]
+Algorithm = Literal["rtn", "gptq"]
 Importance = Literal["l1", "l2", "taylor"]
 LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
 
@@ -53,16 +54,22 @@ def _choose(step: str, name: str, value: Any, known: tuple[Any, ...]) -> None:
 
 @dataclass(frozen=True)
 class Quantize(Step):
-    """Store weights in 8 bits, and compute in them.
+    """Store weights, and where that is faster activations, in fewer bits.
 
     Attributes:
         precision: `"int8"`: weights are int8, activations the 8-bit type that this machine multiplies them by fastest.
-            `"uint8"`: activations are uint8 on every machine.
-        calibration: inputs that the ranges of activations are observed on, in any form that `predict` takes. Without
-            them each call measures its own ranges (dynamic quantization), and only matrix products are quantized.
+            `"uint8"`: activations are uint8 on every machine. `"int4"`: weights only. `"float16"`: weights and
+            activations. `"bfloat16"`, `"float8"` (e4m3fn): weights only.
+        calibration: inputs that activations are observed on, in any form that `predict` takes. Without them 8-bit
+            activations measure their own ranges at each call (dynamic quantization), and only matrix products are
+            quantized.
         method: how a range follows from what was observed: `"minmax"`, `"entropy"` (least Kullback-Leibler
-            divergence), `"percentile"` (99.999 % of the values).
-        per_channel: one scale per output channel of a weight, else one per weight.
+            divergence), `"percentile"` (99.999 % of the values), `"mse"` (least squared error).
+        per_channel: one scale per output channel of a weight, else one per weight; weights by blocks have their own.
+        weight_only: weights by blocks of `block_size`, activations in float; `"int4"` always is.
+        block_size: rows of a weight that share a scale, a power of two from 16 on.
+        algorithm: of weights by blocks: `"rtn"` rounds each number to the nearest, `"gptq"` makes up for each rounding
+            in the weights that are left (Frantar et al. 2023) and needs `calibration`.
         exclude: names of nodes or layers, and of all below them, that stay in float.
         train: trains with the rounding in place (quantization-aware training), which needs `calibration`.
     """
@@ -71,14 +78,42 @@ class Quantize(Step):
     calibration: Any = None
     method: Calibrator = "minmax"
     per_channel: bool = True
+    weight_only: bool = False
+    block_size: int = 32
+    algorithm: Algorithm = "rtn"
     exclude: tuple[str, ...] = ()
     train: FineTune | None = None
 
     def __post_init__(self) -> None:
+        if self.train is not None and (self.by_blocks or self.precision not in ("int8", "uint8")):
+            raise StepError('Quantize: train= rounds activations as it goes: take "int8" or "uint8", not by blocks.')
         if self.train is not None and self.calibration is None:
             raise StepError("Quantize: train= needs calibration=, inputs that the ranges of activations follow from.")
         _choose("Quantize", "precision", self.precision, get_args(Precision))
         _choose("Quantize", "method", self.method, get_args(Calibrator))
+        _choose("Quantize", "algorithm", self.algorithm, get_args(Algorithm))
+        size = self.block_size
+        if not isinstance(size, int) or isinstance(size, bool) or size < 16 or size & (size - 1):
+            raise StepError(f"Quantize: block_size is a power of two from 16 on, and not {size!r}.")
+        if self.weight_only and self.precision not in ("int8", "int4"):
+            raise StepError(f'Quantize: weight_only=True is of "int8" and "int4", and not of {self.precision!r}.')
+        if self.algorithm == "gptq" and not self.by_blocks:
+            raise StepError('Quantize: algorithm="gptq" rounds weights: take "int4", or "int8" and weight_only=True.')
+        if self.algorithm == "gptq" and self.calibration is None:
+            raise StepError('Quantize: algorithm="gptq" needs calibration=, inputs that the layers are observed on.')
+        if self.calibration is not None and not self.observes:
+            told = ', or take algorithm="gptq"' if self.by_blocks else ""
+            raise StepError(f"Quantize: {self.precision!r} is rounded without data: leave calibration= out{told}.")
+
+    @property
+    def observes(self) -> bool:
+        """Whether data tell how numbers are rounded."""
+        return self.algorithm == "gptq" or (self.precision in ("int8", "uint8") and not self.weight_only)
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether weights alone are stored, by blocks."""
+        return self.weight_only or self.precision == "int4"
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,16 @@ def fold_constants(model: ir.Model, info: ShapeInfo) -> int:
 
 
 def _is_foldable(node: ir.Node) -> bool:
-    if node.domain or node.op_type in _KEPT:
+    if node.domain or node.op_type in _KEPT or _is_stored_scale(node):
         return False
     return not any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values())
+
+
+def _is_stored_scale(node: ir.Node) -> bool:
+    """Whether a node widens the scales of a weight, which are stored in fewer bytes than they are used in."""
+    uses = node.outputs[0].uses()
+    scales = all(user.op_type == "DequantizeLinear" and place == 1 for user, place in uses)
+    return node.op_type == "Cast" and bool(uses) and scales
 
 
 def _known(node: ir.Node, info: ShapeInfo) -> list[np.ndarray] | None:

@@ -19,11 +19,16 @@ from modelport.verbs.dynamic import another_size
 from modelport.verbs.subject import example_of, subject
 
 if TYPE_CHECKING:
+    from modelport.core.backend import Graph
     from modelport.graph.layout.native import Orders
 
 TOLERANCE = 1e-4
 """Relative error that float32 outputs may have after a transfer: kernels sum in other orders, and a deep net adds up
 about 1e-6 per layer."""
+
+HALF_TOLERANCE = 4e-3
+"""The same where a model computes in float16: an operator rounds its result by up to 2^-11 relative, where one
+framework does so after each and another after a few, so this is eight of them."""
 
 GRADIENT_TOLERANCE = 1e-3
 
@@ -116,6 +121,17 @@ def parity(
         found, unmatched = _gradient_rows(left, right, example_of(left), gradient_tolerance)
         rows += found
     return ParityReport(left.backend, right.backend, tuple(rows), unmatched)
+
+
+def tolerance_for(graph: Graph | None, tolerance: float = TOLERANCE) -> float:
+    """The tolerance that a caller gives; where it is the usual one, that of the type that a graph computes in."""
+    if graph is None or tolerance != TOLERANCE:
+        return tolerance
+    from onnx_ir import DataType
+
+    halves = (value for value in graph.graph.initializers.values() if value.dtype == DataType.FLOAT16)
+    is_half = any(node.op_type != "Cast" for value in halves for node, _ in value.uses())
+    return HALF_TOLERANCE if is_half else tolerance
 
 
 def _check_arity(left: Signature, right: Signature) -> None:

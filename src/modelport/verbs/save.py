@@ -123,14 +123,14 @@ def _proved(model: Model, folder: Path, unused: Unused) -> ParityReport:
     from modelport.bundle.program import read_program
     from modelport.graph.external import map_file
     from modelport.graph.signature import read_signature
-    from modelport.verbs.compare import parity
+    from modelport.verbs.compare import parity, tolerance_for
     from modelport.verbs.transfer import refuse
 
     graph = read_program(lambda name: map_file(folder / name), unused)
     runtime = registry.backend("onnx")
     written = Model(runtime.build(graph).native, runtime, read_signature(graph))
     with borrowing(model, graph), borrowing(written, graph):
-        measured = parity(model, written, gradients=False)
+        measured = parity(model, written, gradients=False, tolerance=tolerance_for(graph))
     refuse(measured, operators={node.op_type for node in graph.graph.all_nodes()})
     return measured
 

@@ -14,7 +14,7 @@ from modelport.core.errors import DataError, ParityError
 from modelport.core.model import Model
 from modelport.core.report import Note, ParityReport, TransferReport
 from modelport.core.signature import Signature
-from modelport.verbs.compare import TOLERANCE, parity
+from modelport.verbs.compare import TOLERANCE, parity, tolerance_for
 from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.subject import borrowing, exported, subject
 
@@ -53,7 +53,8 @@ def transfer(
             example of the result say so.
         check: whether to prove parity on the example (or on inputs drawn from the signature) at two
             sizes of every dynamic dimension.
-        tolerance: what the relative error of an output may be (see `ParityRow.max_rel`).
+        tolerance: what the relative error of an output may be (see `ParityRow.max_rel`); unless another is given, more
+            of a model that computes in float16 (`verbs.compare.HALF_TOLERANCE`).
 
     Returns:
         A `Model`; its `report` is a `TransferReport`, which its `history` keeps.
@@ -127,7 +128,7 @@ def _proved(
     if check:
         started = time.perf_counter()
         with borrowing(source, graph), borrowing(moved, graph):
-            measured = parity(source, moved, gradients=False, tolerance=tolerance, orders=orders)
+            measured = parity(source, moved, gradients=False, tolerance=tolerance_for(graph, tolerance), orders=orders)
         refuse(measured, report.notes, report.operators)
         seconds = {**report.seconds, "parity": time.perf_counter() - started}
         report = replace(report, parity=measured, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Run a large model on the weights of the graph that it was built from, where they lie.
+"""Run a model as it is proved: on the weights of the graph that it was built from, and with exact products.
 
 A ModelProto shows its bytes as copies only, and a session copies what it is given once more: a model that is proved to
 compute what its source does would be in memory four times. So its program is opened with large weights as inputs, and
@@ -17,6 +17,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import helper
 
+from modelport.backends.onnx.blocks import has_blocks
 from modelport.backends.onnx.held import held
 from modelport.backends.onnx.program import add_weights, content, names_used, nbytes, without_weights
 from modelport.backends.onnx.run import open_session
@@ -37,12 +38,17 @@ def borrowing(native: Any, graph: ir.Model) -> Iterator[None]:
     The session that it runs in is another one than the user's, which is opened by the first run after: weights that
     are inputs are neither folded nor packed. Everything else of the program is as the model has it, and a weight is
     lent only where the model has the same bytes, so what holds of the outputs holds of the model.
+
+    Products of weights by blocks, which round activations to 8 bits for speed, are computed in float while it is open.
     """
     entry = held(native)
     copies = isinstance(native, onnx.ModelProto) and entry.device == "cpu" and entry.session is None
     lendable = _lendable(native, graph) if copies else []
     if sum(map(nbytes, lendable)) >= _LARGE:
         entry.loan = _open(native, _lent(native, lendable, graph))
+    elif isinstance(native, onnx.ModelProto) and entry.device == "cpu" and has_blocks(native):
+        program = without_weights(native)
+        entry.loan = open_session(program, add_weights(program, native), "cpu", _exact()), {}
     try:
         yield
     finally:
@@ -102,10 +108,17 @@ def _open(native: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> tuple[A
         fed[source] = to_value(array, codes[name])
     program = without_weights(native, transposes)
     program.graph.input.extend(inputs)
-    options = onnxruntime.SessionOptions()
+    options = _exact()
     # A weight that is transposed back is there when it is needed, not all of them at the start.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     return open_session(program, add_weights(program, native, weights), "cpu", options), fed
+
+
+def _exact() -> Any:
+    """Options of a session in which products of weights by blocks take activations in float."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+    return options
 
 
 def _as_it_lies(array: np.ndarray) -> tuple[np.ndarray, list[int] | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from modelport.backends.onnx.ops import support
+from modelport.backends.onnx.opset import settle_opset
 from modelport.backends.onnx.weights import refer
 from modelport.core.backend import Built
 from modelport.core.errors import UnsupportedOpError
@@ -13,6 +14,8 @@ from modelport.graph.external import MappedFile, mapping_of
 
 def build(graph: ir.Model) -> Built:
     """A ModelProto of the graph; weights that lie in mapped files stay there and are not copied.
+
+    Its opset is one that ONNX Runtime takes, where no operator of the graph has changed since.
 
     Raises:
         UnsupportedOpError: ONNX Runtime does not know an operator.
@@ -24,6 +27,7 @@ def build(graph: ir.Model) -> Built:
         if value.const_value is not None and (mapping := mapping_of(value.const_value)) is not None
     }
     native = ir.to_proto(_with_placeholders(graph, places) if places else graph)
+    settle_opset(native)
     if places:
         refer(native, places)
     return Built(native)

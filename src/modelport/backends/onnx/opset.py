@@ -28,16 +28,10 @@ def runnable(program: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         UnsupportedOpError: an operator cannot go back.
     """
-    newest = newest_opset()
-    version = standard_opset(program)
-    if version <= newest:
-        return program
-    changed = [node for node in _all_nodes(program) if _since(node, version) > newest]
+    changed = settle_opset(program)
     if not changed:
-        for opset in program.opset_import:
-            if opset.domain in _STANDARD:
-                opset.version = newest
         return program
+    newest, version = newest_opset(), standard_opset(program)
     try:
         return onnx.version_converter.convert_version(program, newest)
     except RuntimeError as error:  # the C++ converter's ConvertError and its failed assertions
@@ -48,6 +42,49 @@ def runnable(program: onnx.ModelProto) -> onnx.ModelProto:
             op_type=node.op_type,
             node=node.name,
         ) from error
+
+
+def settle_opset(program: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Let a program say the newest opset that ONNX Runtime takes, in place, where its nodes mean the same there.
+
+    Returns:
+        The nodes whose operators have changed since; the program then stays as it is.
+    """
+    newest, version = newest_opset(), standard_opset(program)
+    if version <= newest:
+        return []
+    changed = [node for node in _all_nodes(program) if _since(node, version) > newest]
+    if changed and not _goes_back(program, newest):
+        return changed
+    for opset in program.opset_import:
+        if opset.domain in _STANDARD:
+            opset.version = newest
+    return []
+
+
+def _goes_back(program: onnx.ModelProto, version: int) -> bool:
+    """Whether onnx's version converter leaves every node as it is."""
+    skeleton = onnx.ModelProto(ir_version=program.ir_version)
+    skeleton.opset_import.extend(program.opset_import)
+    graph = skeleton.graph
+    graph.name = "skeleton"
+    graph.node.extend(program.graph.node)
+    graph.input.extend(program.graph.input)
+    graph.output.extend(program.graph.output)
+    given = {value.name for value in program.graph.input}
+    for tensor in program.graph.initializer:
+        if tensor.name not in given:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    try:
+        converted = onnx.version_converter.convert_version(skeleton, version)
+    except (RuntimeError, ValueError):  # the C++ converter's ConvertError and its failed assertions
+        return False
+    return [_essence(node) for node in graph.node] == [_essence(node) for node in converted.graph.node]
+
+
+def _essence(node: onnx.NodeProto) -> tuple[object, ...]:
+    settings = sorted((each.name, each.SerializeToString(deterministic=True)) for each in node.attribute)
+    return node.domain, node.op_type, tuple(node.input), tuple(node.output), settings
 
 
 def _reason(error: Exception) -> str:

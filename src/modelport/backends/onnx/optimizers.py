@@ -33,6 +33,13 @@ def _has_signed_quantization(program: onnx.ModelProto) -> bool:
     return any(name in signed for node in nodes for name in (node.input[0], *node.input[2:]))
 
 
+def _has_float_layer_between_quantized(program: onnx.ModelProto) -> bool:
+    stored = {tensor.name for tensor in program.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    dequantized = {node.output[0] for node in program.graph.node if node.op_type == "DequantizeLinear"}
+    layers = (node for node in program.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm"))
+    return any(node.input[0] in dequantized and node.input[1] in stored for node in layers)
+
+
 def _resizes_what_is_transposed(program: onnx.ModelProto) -> bool:
     made_by = {name: node for node in program.graph.node for name in node.output}
     resized = [node for node in program.graph.node if node.op_type == "Resize" and _mode(node) != b"nearest"]
@@ -73,6 +80,8 @@ _BROKEN: dict[str, _Broken] = {
     "NchwcTransformer": _has_half,
     # What it writes for int8 is no longer valid once the zero points have become uint8.
     "QDQPropagationTransformer": _has_signed_quantization,
+    # It quantizes the weights of layers that were left in float for a reason.
+    "WeightBiasQuantization": _has_float_layer_between_quantized,
     # It moves a transposition behind a Resize that then scales axes for which there is no kernel.
     "TransposeOptimizer_CPUExecutionProvider": _resizes_what_is_transposed,
 }

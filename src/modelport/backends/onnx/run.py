@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from modelport.backends.onnx.blocks import fuse_blocks
 from modelport.backends.onnx.build import build
 from modelport.backends.onnx.held import LOCK, held
 from modelport.backends.onnx.opset import runnable
@@ -77,6 +78,7 @@ def forget(native: Any) -> None:
 
 def _open(native: onnx.ModelProto, device: str) -> Any:
     program = without_weights(native)
+    fuse_blocks(program, native)
     return open_session(program, add_weights(program, native), device)
 
 

@@ -16,4 +16,4 @@ def pruned(graph: ir.Model, step: Prune, gradients: Mapping[str, np.ndarray] | N
     """The graph with less in it; what became zero stays so where it is trained on. See `prune`."""
     found = prune(graph, step, gradients)
     masked = () if step.structured else tuple(row.layer for row in found.layers)
-    return Outcome(found.graph, {each.layer: each.reason for each in found.left}, masked)
+    return Outcome(found.graph, {each.layer: each.reason for each in found.left}, masked=masked)

@@ -7,7 +7,7 @@ as a constant. Integers have no gradients in any framework, so e goes through on
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,14 @@ _SUFFIX = "_quantized"
 
 
 def quantize_aware(
-    graph: ir.Model, step: Quantize, train: FineTune, signature: Signature, *, backend: str, masked: Collection[str]
+    graph: ir.Model,
+    step: Quantize,
+    train: FineTune,
+    signature: Signature,
+    rounded: Callable[[ir.Model], Outcome],
+    *,
+    backend: str,
+    masked: Collection[str],
 ) -> Outcome:
     """The graph in 8 bits, its weights trained with the rounding in place first.
 
@@ -41,6 +48,7 @@ def quantize_aware(
         step: how to quantize.
         train: how to train.
         signature: of the graph, which the calibration data fit.
+        rounded: what puts the trained graph into integers.
         backend: the one to train on; another one where it cannot.
         masked: the portable names of weights whose zeros stay.
 
@@ -51,8 +59,7 @@ def quantize_aware(
     floats = inference_form(graph)
     first = quantize(floats, step, signature)
     trained = finetune(with_rounding(first.graph, floats), train, backend=backend, masks=zeros(floats, masked))
-    second = quantize(with_weights(floats, trained.weights), step, signature)
-    return replace(second, epochs=trained.epochs)
+    return replace(rounded(with_weights(floats, trained.weights)), epochs=trained.epochs)
 
 
 def with_rounding(quantized: ir.Model, floats: ir.Model) -> ir.Model:

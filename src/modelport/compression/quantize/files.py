@@ -22,7 +22,7 @@ def through_files(model: ir.Model, quantize: Callable[..., None]) -> ir.Model:
     """
     with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        _write(model, source)
+        write_runnable(model, source)
         with _quiet():
             quantize(source, target, use_external_data_format=True, extra_options={"MatMulConstBOnly": True})
         return _in_memory(ir.load(target))
@@ -40,7 +40,7 @@ def _quiet() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _write(model: ir.Model, path: Path) -> None:
+def write_runnable(model: ir.Model, path: Path) -> None:
     """Write a graph under an opset that ONNX Runtime takes; what its quantizer moves, it infers the shapes of."""
     from modelport.backends.onnx.opset import runnable
 
@@ -57,3 +57,21 @@ def _in_memory(model: ir.Model) -> ir.Model:
         if isinstance(tensor, ir.ExternalTensor):
             value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
     return model
+
+
+def in_float16(model: ir.Model, blocked: list[str]) -> ir.Model:
+    """A graph in float16, by ONNX Runtime's conversion; its inputs and outputs keep their types.
+
+    Args:
+        model: the graph; it is left as it was.
+        blocked: the names of the nodes that stay in float32.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with tempfile.TemporaryDirectory(prefix="modelport-") as folder:
+        source = Path(folder) / "float.onnx"
+        write_runnable(model, source)
+        program = convert_float_to_float16(str(source), keep_io_types=True, op_block_list=[], node_block_list=blocked)
+    found = ir.from_proto(program)
+    found.graph.sort()
+    return found

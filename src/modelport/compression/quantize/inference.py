@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from modelport.compression.quantize.fold_norms import fold_norms
 from modelport.graph.names import unique_name
-from modelport.graph.splice import merge_into
+from modelport.graph.splice import discard, merge_into
 from modelport.graph.weights import roles, set_roles
 
 
@@ -15,6 +15,7 @@ def inference_form(graph: ir.Model) -> ir.Model:
     """A copy of a graph in normal form with only what inference needs, BatchNormalization in the weights before it."""
     model = graph.clone()
     drop_dropout(model)
+    drop_detours(model)
     turn_weights(model)
     fold_norms(model)
     drop_unread(model)
@@ -33,6 +34,30 @@ def drop_dropout(model: ir.Model) -> None:
         merge_into(result, source)
         assert node.graph is not None
         node.graph.remove(node, safe=True)
+
+
+_DETOURS = frozenset({"Reshape", "Squeeze", "Unsqueeze"})
+
+
+def drop_detours(model: ir.Model) -> None:
+    """Let nodes read a weight itself where they read it reshaped and reshaped back, in place."""
+    for node in list(model.graph):
+        if node.op_type != "Reshape" or node.domain or node.outputs[0].is_graph_output():
+            continue
+        source = node.inputs[0]
+        while source is not None and (maker := source.producer()) is not None:
+            source = maker.inputs[0] if maker.op_type in _DETOURS and not maker.domain else None
+        result = node.outputs[0]
+        if source is None or source.const_value is None or result.shape is None or result.shape != source.shape:
+            continue
+        last = node
+        result.replace_all_uses_with(source)
+        while last.op_type in _DETOURS and not any(value.uses() for value in last.outputs):
+            before = last.inputs[0]
+            discard(last)
+            if before is None or (maker := before.producer()) is None:
+                break
+            last = maker
 
 
 def turn_weights(model: ir.Model) -> None:

@@ -113,11 +113,11 @@ def matmul_n_bits(site: Rewrite) -> ir.Value:
         raise site.refused(f"its weight has {bits} bits, or an order of its own (g_idx)")
     count = -(-columns // block)
     kind = ir.DataType.UINT4 if bits == 4 else ir.DataType.UINT8
-    weight = _unpacked(packed, bits).reshape(rows, count * block)
+    weight = unpacked(packed, bits).reshape(rows, count * block)
     if zeros is None:
         points = site.constant(np.full((rows, count), 1 << (bits - 1)), kind)
     elif zeros.dtype == np.uint8:
-        points = site.constant(_unpacked(zeros.reshape(rows, -1), bits)[:, :count], kind)
+        points = site.constant(unpacked(zeros.reshape(rows, -1), bits)[:, :count], kind)
     else:
         raise site.refused("its zero points are no integers")
     scale = site.constant(scales.reshape(rows, count), ir.DataType.from_numpy(scales.dtype))
@@ -128,8 +128,8 @@ def matmul_n_bits(site: Rewrite) -> ir.Value:
     return site.total(product, site.input(5))
 
 
-def _unpacked(array: np.ndarray, bits: int) -> np.ndarray:
-    """One number per element, of bytes that hold two of 4 bits, the lower one first."""
+def unpacked(array: np.ndarray, bits: int) -> np.ndarray:
+    """One number per element, of bytes that hold one of 8 bits or two of 4, the lower one first."""
     if bits == 8:
         return array
     both = np.stack([array & 15, array >> 4], axis=-1)
