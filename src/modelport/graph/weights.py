@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelport.core.errors import DataError
+from modelport.graph.quantized import holds_integers, says_what_integers_mean
 
 Role = Literal["parameter", "frozen", "buffer"]
 """A parameter is trained, a frozen one is not, a buffer is state that no gradient reaches."""
@@ -64,7 +65,8 @@ def roles(model: ir.Model) -> dict[str, Role]:
     A foreign graph does not say it. There, an initializer of a floating dtype is a parameter where it has more than
     one element or an operator takes it as a weight (a bias of one element, after a MatMul too); it is a buffer where
     it is the running mean or variance of a BatchNormalization, and a constant where every use of it is a setting of
-    its operator (the scales of Resize). Everything else is a constant.
+    its operator (the scales of Resize). Weights in integers are buffers, and so are their scales and zero points
+    (`quantized_weights`). Everything else is a constant.
 
     Raises:
         DataError: the metadata is not a table of roles.
@@ -173,6 +175,8 @@ def _serves_as_weight(value: ir.Value) -> bool:
 
 def _guess(value: ir.Value) -> Role | None:
     tensor = value.const_value
+    if tensor is not None and tensor.size and (holds_integers(value) or says_what_integers_mean(value)):
+        return "buffer"
     if tensor is None or tensor.dtype not in _FLOATS or tensor.size == 0:
         return None
     uses = value.uses()

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelport.core import registry
-from modelport.core.backend import Backend, Exported
+from modelport.core.backend import Backend
 from modelport.core.errors import FormatError
 from modelport.core.model import Model
-from modelport.core.report import ParityReport
+from modelport.core.report import Note, ParityReport
 from modelport.core.signature import Signature
+from modelport.verbs.compare import tolerance_for
 from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.formats import ANY, BUNDLE, SAFETENSORS, Identified, for_writing
+from modelport.verbs.rounding import rounding_notes, rounding_slack
 from modelport.verbs.subject import borrowing, example_of, exported, subject
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def _write_bundle(model: Model, folder: Path, *, native: bool, check: bool) -> N
     folder.mkdir()
     unused = write_program(folder, export.graph)
     measured = _proved(model, folder, unused) if check else None
+    rounded = () if measured is None else rounding_notes(measured, tolerance_for(export.graph))
     if native:
         _write_beside(model, owner, folder)
     manifest = Manifest(
@@ -106,16 +109,15 @@ def _write_bundle(model: Model, folder: Path, *, native: bool, check: bool) -> N
         signature=model.signature,
         sizes=model.signature.sizes(example_of(model)),
         versions=installed_versions(),
-        history=(*model.history, _event(export, measured)),
+        history=(*model.history, _event((*export.notes, *rounded), measured)),
         reports={} if model.report is None else {"last": model.report.to_json()},
     )
     seal(folder, manifest, unused)
 
 
-def _event(export: Exported, measured: ParityReport | None) -> dict[str, Any]:
-    notes = [asdict(note) for note in export.notes]
+def _event(notes: tuple[Note, ...], measured: ParityReport | None) -> dict[str, Any]:
     parity = None if measured is None else measured.to_json()
-    return {"verb": "save", "format": BUNDLE.name, "notes": notes, "parity": parity}
+    return {"verb": "save", "format": BUNDLE.name, "notes": [asdict(note) for note in notes], "parity": parity}
 
 
 def _proved(model: Model, folder: Path, unused: Unused) -> ParityReport:
@@ -123,14 +125,15 @@ def _proved(model: Model, folder: Path, unused: Unused) -> ParityReport:
     from modelport.bundle.program import read_program
     from modelport.graph.external import map_file
     from modelport.graph.signature import read_signature
-    from modelport.verbs.compare import parity, tolerance_for
+    from modelport.verbs.compare import parity
     from modelport.verbs.transfer import refuse
 
     graph = read_program(lambda name: map_file(folder / name), unused)
     runtime = registry.backend("onnx")
     written = Model(runtime.build(graph).native, runtime, read_signature(graph))
     with borrowing(model, graph), borrowing(written, graph):
-        measured = parity(model, written, gradients=False, tolerance=tolerance_for(graph))
+        allowed = tolerance_for(graph)
+        measured = parity(model, written, gradients=False, tolerance=allowed, slack=rounding_slack(graph))
     refuse(measured, operators={node.op_type for node in graph.graph.all_nodes()})
     return measured
 

@@ -16,6 +16,7 @@ from modelport.core.report import Note, ParityReport, TransferReport
 from modelport.core.signature import Signature
 from modelport.verbs.compare import TOLERANCE, parity, tolerance_for
 from modelport.verbs.dynamic import Dynamic
+from modelport.verbs.rounding import rounding_notes, rounding_slack
 from modelport.verbs.subject import borrowing, exported, subject
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def transfer(
         check: whether to prove parity on the example (or on inputs drawn from the signature) at two
             sizes of every dynamic dimension.
         tolerance: what the relative error of an output may be (see `ParityRow.max_rel`); unless another is given, more
-            of a model that computes in float16 (`verbs.compare.HALF_TOLERANCE`).
+            of a model that computes in float16 (`verbs.compare.HALF_TOLERANCE`). The output of a quantized model may
+            differ by what rounding explains (see `verbs.rounding`), and a note says so.
 
     Returns:
         A `Model`; its `report` is a `TransferReport`, which its `history` keeps.
@@ -128,10 +130,13 @@ def _proved(
     if check:
         started = time.perf_counter()
         with borrowing(source, graph), borrowing(moved, graph):
-            measured = parity(source, moved, gradients=False, tolerance=tolerance_for(graph, tolerance), orders=orders)
+            allowed = tolerance_for(graph, tolerance)
+            slack = None if graph is None else rounding_slack(graph)
+            measured = parity(source, moved, gradients=False, tolerance=allowed, orders=orders, slack=slack)
         refuse(measured, report.notes, report.operators)
         seconds = {**report.seconds, "parity": time.perf_counter() - started}
-        report = replace(report, parity=measured, seconds=seconds)
+        notes = (*report.notes, *rounding_notes(measured, allowed))
+        report = replace(report, notes=notes, parity=measured, seconds=seconds)
     event = {"verb": "transfer", "device": device, **report.to_json()}
     return moved.replaced(history=(*source.history, event), report=report)
 

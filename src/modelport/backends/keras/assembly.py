@@ -11,7 +11,8 @@ import onnx_ir as ir
 from keras import ops
 
 from modelport.backends.keras.absorb import Owned, Weight
-from modelport.backends.keras.carrier import as_tensor, is_inline
+from modelport.backends.keras.border import carrier_array
+from modelport.backends.keras.carrier import as_tensor, is_inline, stored
 from modelport.backends.keras.layers import weights as layer_weights
 from modelport.backends.keras.names import depth, name_operations, operations, recursion
 from modelport.backends.keras.ops.tensors import cast, dtype, plus
@@ -93,7 +94,7 @@ def _nested_inputs(program: Program) -> Any:
 def _assign(layer: Any, held: Owned | Weight) -> None:
     """Set the weights of a layer, and freeze it if they are frozen."""
     if isinstance(held, Weight):
-        layer.kernel.assign(held.array[None])
+        layer.kernel.assign(stored(carrier_array(held.array)))
         layer.trainable = held.role == "parameter"
         return
     for each in layer_weights(layer):

@@ -15,7 +15,7 @@ from modelport.backends.keras.absorb import Absorption, Owned, Weight
 from modelport.backends.keras.assembly import assemble
 from modelport.backends.keras.border import carrier_array, plain_array
 from modelport.backends.keras.build_layers import DROPOUTS, LAYERS, Place, dropout
-from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline
+from modelport.backends.keras.carrier import as_tensor, carried_dtype, carry, is_inline, stored
 from modelport.backends.keras.dynamic.evaluate import attributes, implementation, kinds, used
 from modelport.backends.keras.dynamic.table import DYNAMIC
 from modelport.backends.keras.heads import Heads, einsum_dense, find_heads
@@ -147,7 +147,7 @@ class Program:
         if name not in self._values:
             weight = self._absorption.weight(value)
             if weight is not None:
-                self._values[name] = self._carried(weight.array, weight)
+                self._values[name] = self._carried(carrier_array(weight.array), weight)
             elif value.const_value is not None:
                 self._values[name] = carrier_array(value.const_value.numpy())
             else:
@@ -187,7 +187,7 @@ class Program:
         kind = carried_dtype(array)
         layer, tensor = carry(self.zero, array, self.names.fresh(name), kind, constant=True)
         layer.trainable = False
-        layer.kernel.assign(array.astype(layer.kernel.numpy().dtype)[None])
+        layer.kernel.assign(stored(array.astype(kind)))
         self.keep(layer)
         return cast(tensor, dtype(array))
 

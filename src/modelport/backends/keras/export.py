@@ -20,6 +20,7 @@ from modelport.backends.keras.structure import dims, dtype_name
 from modelport.core.backend import Exported
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Dim, Signature, TensorSpec
+from modelport.graph.layers.quantized import recognize_quantization, restore_layers
 from modelport.graph.layers.spatial_dropout import SPATIAL_DROPOUT, standard_nodes
 from modelport.graph.layout.channels_last import cancel_transposes
 from modelport.graph.scopes import name_calls, name_values
@@ -139,10 +140,13 @@ def _finish(model: ir.Model, lowering: Lowering, signature: Signature, table: tu
     set_roles(model, {name: weight.role for weight in table for name in weight.names})
     model.graph.opset_imports[BUILD_DOMAIN] = 1
     ShapeInferencePass()(model)
+    is_quantized = recognize_quantization(model)
     cancel_transposes(model)
     for graph in (model.graph, *inner):
         expand_linear(graph)
         expand_dropout(graph)
+    if is_quantized:
+        restore_layers(model)
     del model.graph.opset_imports[BUILD_DOMAIN]
     name_calls(model.graph)
     name_values(model.graph)

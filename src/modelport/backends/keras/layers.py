@@ -29,12 +29,14 @@ class Layout:
         portable: the shape in the portable graph.
         perm: a permutation of the native axes; `None` leaves them.
         blocks: which native block stands at each portable place; empty leaves them.
+        signed: whether the bytes of the portable array are int8, which Keras holds as uint8 of the same bits.
     """
 
     native: tuple[int, ...]
     portable: tuple[int, ...]
     perm: tuple[int, ...] | None = None
     blocks: tuple[int, ...] = ()
+    signed: bool = False
 
     @property
     def transposed(self) -> tuple[int, ...]:
@@ -43,11 +45,13 @@ class Layout:
 
     def to_portable(self, array: np.ndarray) -> np.ndarray:
         """A native array in the portable layout."""
+        array = array.view(np.int8) if self.signed else array
         array = array if self.perm is None else array.transpose(self.perm)
         return self._reorder(array, self.blocks).reshape(self.portable)
 
     def to_native(self, array: np.ndarray) -> np.ndarray:
         """A portable array in the native layout."""
+        array = array.astype(np.int8).view(np.uint8) if self.signed else array
         array = self._reorder(array.reshape(self.transposed), tuple(np.argsort(self.blocks)))
         return array if self.perm is None else array.transpose(np.argsort(self.perm))
 
@@ -187,12 +191,17 @@ def contraction(equation: str, input_rank: int | None = None) -> Contraction | N
     return Contraction(batch, contracted, new, inputs, kernel, output) if plain else None
 
 
-CARRIER = re.compile(r"ab,b([A-Z]*)->a\1")
+CARRIER = re.compile(r"(?:ab,b([A-Z]*)->a\1|cd,d([A-Z]*)->c\2)")
 """The equation of an `EinsumDense` that only carries a weight which no layer absorbs: its input is a one."""
 
 
-CONSTANT = re.compile(r"yz,z([A-Z]*)->y\1")
+CONSTANT = re.compile(r"(?:yz,z([A-Z]*)->y\1|wx,x([A-Z]*)->w\2)")
 """The same for a constant: what the model computes with but nobody trains, saves or names."""
+
+
+def has_signed_bytes(equation: str) -> bool:
+    """Whether a carrier of this equation holds int8, as uint8 of the same bits."""
+    return equation.startswith(("cd,", "wx,"))
 
 
 def is_carrier(layer: Any) -> bool:
@@ -210,7 +219,8 @@ def is_constant(layer: Any) -> bool:
 def _einsum_kernel(layer: Any, variable: Any) -> Slot:
     shape = tuple(variable.shape)
     if is_carrier(layer):
-        return Slot((), Layout(shape, shape[1:]))
+        is_signed = has_signed_bytes(layer.equation) and str(variable.dtype) == "uint8"
+        return Slot((), Layout(shape, shape[1:], signed=is_signed))
     axes = contraction(layer.equation)
     if axes is None:
         return keep(variable, "kernel")
@@ -311,7 +321,7 @@ def own_variables(layer: Any) -> list[Any]:
 
 
 def _role(owner: Any, variable: Any) -> Role:
-    if not any(variable is other for other in owner._trainable_variables):
+    if not any(variable is other for other in owner._trainable_variables) or "int" in str(variable.dtype):
         return "buffer"
     return "parameter" if variable.trainable else "frozen"
 

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 import tensorflow as tf
 
-from modelport.backends.keras.carrier import carrier
+from modelport.backends.keras.carrier import carried, carrier
 from modelport.backends.keras.dynamic.evaluate import evaluate
 from modelport.backends.keras.ops.tensors import KERAS_DTYPES
 from modelport.core.signature import Signature
@@ -108,7 +108,7 @@ class OnnxModel(keras.Model):
         _bind(tuple(signature.args or ()), args, values)
         _bind(dict(signature.kwargs), kwargs, values)
         for (name, shape, *_), layer in zip(self._specs, self.carriers, strict=True):
-            values[name] = tf.reshape(layer(tf.ones((1, 1), layer.compute_dtype)), shape)
+            values[name] = carried(layer, tf.ones((1, 1), layer.compute_dtype), shape)
         graph = self._program.graph
         results = evaluate(graph, values)
         return signature.pack({str(value.name): result for value, result in zip(graph.outputs, results, strict=True)})

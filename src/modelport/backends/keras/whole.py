@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import onnx_ir as ir
 
+from modelport.backends.keras.border import carrier_array
+from modelport.backends.keras.carrier import stored
 from modelport.backends.keras.ops.tensors import keras_dtype
 from modelport.backends.keras.parts import settle_hosts, whole
 from modelport.backends.keras.runtime import OnnxModel, keras_type, static_shape
@@ -45,7 +47,7 @@ def build_whole(model: ir.Model, signature: Signature, why: str) -> Built:
     native: keras.Model = OnnxModel(whole(model, held), signature.to_json(), carried, name="model")
     for layer, value in zip(native.carriers, values.values(), strict=True):
         assert value.const_value is not None
-        layer.kernel.assign(value.const_value.numpy()[None])
+        layer.kernel.assign(stored(carrier_array(value.const_value.numpy())))
     needs = "to load it from a .keras file, import modelport.backends.keras.runtime first"
     notes = [Note("custom", "model", f"is modelport's own OnnxModel, since {why}; {needs}")]
     notes += [Note("fallback", name, "runs on the host: neither Keras nor TensorFlow has it") for name in hosted]

@@ -30,6 +30,7 @@ from modelport.core.backend import Exported
 from modelport.core.errors import UnsupportedModelError
 from modelport.core.report import Note
 from modelport.core.signature import Arrays, Signature, TensorSpec
+from modelport.graph.layers.quantized import recognize_quantization, restore_layers
 from modelport.graph.normal import tidy
 from modelport.graph.signature import write_signature
 from modelport.graph.weights import Role, set_aliases, set_roles
@@ -65,6 +66,9 @@ def export(native: Any, example: Arrays, signature: Signature) -> Exported:
     notes += _set_weights(model, native)
     _drop_masks(model.graph)
     tidy(model)
+    if recognize_quantization(model):
+        restore_layers(model)
+        tidy(model)
     name_nodes(model)
     write_signature(model, replace(signature, outputs=outputs))
     return Exported(model, (*notes, *left_out))

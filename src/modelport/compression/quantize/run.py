@@ -20,6 +20,7 @@ from modelport.core.rows import observed
 from modelport.core.signature import Arrays, Signature
 from modelport.core.steps import Quantize
 from modelport.graph.named import Named
+from modelport.graph.quantized import quantized_weights
 from modelport.graph.weights import aliases, roles, set_aliases, set_roles
 
 
@@ -72,7 +73,8 @@ def _weights_only(
 
 def _converted(before: ir.Model, after: ir.Model, alone: dict[str, str], layers: Sequence[str]) -> Outcome:
     """What a tool of ONNX Runtime has made of a graph; weights that still are there have their roles."""
-    set_roles(after, {name: role for name, role in roles(before).items() if name in after.graph.initializers})
+    kept = {name: role for name, role in roles(before).items() if name in after.graph.initializers}
+    set_roles(after, kept | quantized_weights(after))
     return Outcome(after, alone, layers=tuple(layers))
 
 
@@ -92,7 +94,7 @@ def _stored(model: ir.Model, store: Callable[[], dict[str, str]]) -> Outcome:
     alone = store()
     drop_unread(model)
     weights = model.graph.initializers
-    set_roles(model, {name: role for name, role in kept.items() if name in weights})
+    set_roles(model, {name: role for name, role in kept.items() if name in weights} | quantized_weights(model))
     set_aliases(model, {alias: name for alias, name in aliases(model).items() if name in weights})
     changed = [users for name, users in before.items() if users and not holds_weight(weights.get(name))]
     return Outcome(model, alone, layers=tuple(users[0] for users in changed))

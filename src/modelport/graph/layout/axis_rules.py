@@ -155,7 +155,8 @@ def quantize(layout: Relayout, node: ir.Node) -> bool:
     axis = int_attribute(node, "axis", 1) % max(rank, 1)
     if not unary(layout, node):
         return False
-    set_axis(node, "axis", inverse(layout.perm(node.outputs[0]))[axis])
+    if layout.rank(scale) == 1:
+        set_axis(node, "axis", inverse(layout.perm(node.outputs[0]))[axis])
     return True
 
 

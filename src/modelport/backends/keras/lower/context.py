@@ -143,6 +143,10 @@ class Context:
         """A layer's weight as it is in the portable graph, cast to what the layer computes with."""
         return None if variable is None else self.weights(variable)[0]
 
+    def held(self, variable: Any) -> ir.Value:
+        """A layer's weight as it is in the portable graph."""
+        return self.lowering.parameter(self.lowering.weights[id(variable.handle)])[0]
+
     def weights(self, variable: Any) -> list[ir.Value]:
         """The portable tensors of a layer's variable, one per name."""
         values = self.lowering.parameter(self.lowering.weights[id(variable.handle)])

@@ -56,7 +56,11 @@ def _einsum_refuses(layer: Any, arguments: dict[str, Any]) -> str:
 def einsum_dense(g: Context, inputs: ir.Value, **_: Any) -> ir.Value:
     kernel, bias = g.layer.kernel, g.layer.bias
     if is_carrier(g.layer):
-        return g("Unsqueeze", g.weight(kernel), [0])
+        held = g.held(kernel)
+        row = g("Unsqueeze", held, [0])
+        # Signed bytes are uint8 in Keras only.
+        row.type = held.type
+        return row
     axes = contraction(g.layer.equation, len(inputs.shape or ()))
     assert axes is not None
     sizes = dict(zip(axes.kernel, kernel.shape, strict=True))

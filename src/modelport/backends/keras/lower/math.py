@@ -201,6 +201,15 @@ def cast(g: Context, x: ir.Value) -> ir.Value:
     return g("Concat", real, g("Sub", real, real), axis=-1)
 
 
+@op("Bitcast")
+def bitcast(g: Context, x: ir.Value) -> ir.Value:
+    """Signed bytes that a layer carries are signed in the graph; other bits are not read as numbers of another type."""
+    wanted = g.result_dtype()
+    if x.dtype != wanted:
+        raise g.fail(f"the bits of {x.dtype.name if x.dtype else '?'} are read as {wanted.name}")
+    return g("Identity", x)
+
+
 @op("SelectV2")
 def select(g: Context, condition: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     return g("Where", condition, a, b)

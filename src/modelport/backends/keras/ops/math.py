@@ -22,8 +22,10 @@ from modelport.backends.keras.ops.tensors import (
     positive,
     precise,
     rank,
+    sizes,
     wide,
 )
+from modelport.graph.quantized import EXACT_PRODUCTS
 
 
 def in_wide(function: Callable[..., Any], *inputs: Any) -> Any:
@@ -291,13 +293,16 @@ def swiglu(a: Any, b: Any, *, alpha: float = 1.0) -> Any:
 
 @op("MatMulInteger")
 def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any = None) -> Any:
-    left, right = cast(a, "int32"), cast(b, "int32")
+    # Keras multiplies integers as float32, which has every sum of products of bytes exactly up to a length.
+    length = sizes(a)[-1]
+    kind = "float32" if length is not None and length <= EXACT_PRODUCTS else "float64"
+    left, right = cast(a, kind), cast(b, kind)
     if a_zero_point is not None:
-        zero = cast(a_zero_point, "int32")
+        zero = cast(a_zero_point, kind)
         left = ops.subtract(left, ops.expand_dims(zero, -1) if rank(zero) == 1 and rank(a) > 1 else zero)
     if b_zero_point is not None:
-        right = ops.subtract(right, cast(b_zero_point, "int32"))
-    return ops.matmul(left, right)
+        right = ops.subtract(right, cast(b_zero_point, kind))
+    return cast(ops.matmul(left, right), "int32")
 
 
 @op("MeanVarianceNormalization")

@@ -19,8 +19,11 @@ from modelport.backends.keras.ops.tensors import (
     dtype,
     keras_dtype,
     plus,
+    positive,
     rank,
     size,
+    sizes,
+    static,
 )
 
 
@@ -30,10 +33,7 @@ def _spread(parameter: Any, x: Any, axis: int, block_size: int) -> Any:
         return parameter
     if rank(parameter) == 1 and not block_size:
         return parameter if size(parameter, 0) == 1 else along(parameter, axis, rank(x))
-    repeated = ops.repeat(parameter, block_size, axis=axis)
-    key = [slice(None)] * rank(x)
-    key[axis] = slice(0, size(x, axis))
-    return repeated[tuple(key)]
+    return ops.take(parameter, np.arange(size(x, axis)) // block_size, axis=axis)
 
 
 @op("QuantizeLinear")
@@ -72,6 +72,15 @@ def dequantize_linear(
 ) -> Any:
     result = keras_dtype(output_dtype) if output_dtype else dtype(scale)
     data = cast(x, "float32")
+    axis = positive(axis, rank(x)) if rank(x) else 0
+    if block_size and None not in sizes(x) and size(x, axis) == size(scale, axis) * block_size:
+        # The blocks get an axis of their own, so that no scale is repeated in memory.
+        shape = static(x)
+        data = ops.reshape(data, (*shape[:axis], size(scale, axis), block_size, *shape[axis + 1 :]))
+        if zero_point is not None:
+            data = ops.subtract(data, cast(ops.expand_dims(zero_point, axis + 1), "float32"))
+        data = ops.multiply(data, cast(ops.expand_dims(scale, axis + 1), "float32"))
+        return cast(ops.reshape(data, shape), result)
     if zero_point is not None:
         data = ops.subtract(data, cast(_spread(zero_point, x, axis, block_size), "float32"))
     return cast(ops.multiply(data, cast(_spread(scale, x, axis, block_size), "float32")), result)

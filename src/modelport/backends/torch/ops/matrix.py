@@ -26,6 +26,8 @@ def gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Any:
+    if c is not None and c.rank == 1 and (transA, transB, alpha, beta) == (0, 1, 1, 1) and a.element.is_floating_point:
+        return torch.nn.functional.linear(a, b, c)
     y = torch.matmul(a.transpose(0, 1) if transA else a, b.transpose(0, 1) if transB else b)
     y = y if alpha == 1 else y * alpha
     if c is None or beta == 0:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
 from modelport.backends.torch.dtypes import torch_dtype
 from modelport.backends.torch.layers import F_CONV
+from modelport.backends.torch.operands import Operands
 from modelport.backends.torch.ops.cast import cast_to, limits
 from modelport.backends.torch.padding import Window, pad_axes
 from modelport.backends.torch.registry import op
 from modelport.backends.torch.traced import Tensor
 
 
-def _along(setting: Tensor, x: Tensor, axis: int, block_size: int = 0) -> Any:
+def _along(setting: Tensor, x: Tensor, axis: int, block_size: int = 0, operands: Operands | None = None) -> Any:
     """A scale or zero point in a shape that broadcasts against x: one number, one per slice, or one per block."""
+    size = x.dims[axis] if block_size else None
+    if operands is not None and size is not None:
+        return torch.index_select(setting, axis, operands.stored("blocks", np.arange(size) // block_size))
     if setting.rank == 0 or (setting.rank == 1 and setting.dims == (1,) and not block_size):
         return torch.reshape(setting, [])
     if block_size:
@@ -74,18 +79,27 @@ def dequantize_linear(
     axis: int = 1,
     block_size: int = 0,
     output_dtype: int = 0,
+    operands: Operands,
 ) -> Any:
     target = torch_dtype(output_dtype) if output_dtype else scale.element
     axis = axis % x.rank if x.rank else 0
+    if block_size and x.dims[axis] is not None and x.dims[axis] == (scale.dims[axis] or 0) * block_size:
+        # The blocks get an axis of their own, so that no scale is repeated in memory.
+        blocks = [scale.size_of(axis), block_size]
+        sizes = [x.size_of(place) for place in range(x.rank)]
+        y = torch.reshape(x.to(torch.float32), [*sizes[:axis], *blocks, *sizes[axis + 1 :]])
+        if zero_point is not None:
+            y = y - torch.unsqueeze(zero_point, axis + 1).to(torch.float32)
+        return torch.reshape(y * torch.unsqueeze(scale, axis + 1).to(torch.float32), sizes).to(target)
     y = x.to(torch.float32)
     if zero_point is not None:
-        y = y - _along(zero_point, x, axis, block_size).to(torch.float32)
-    return (y * _along(scale, x, axis, block_size).to(torch.float32)).to(target)
+        y = y - _along(zero_point, x, axis, block_size, operands).to(torch.float32)
+    return (y * _along(scale, x, axis, block_size, operands).to(torch.float32)).to(target)
 
 
 @op("DynamicQuantizeLinear")
 def dynamic_quantize_linear(x: Tensor) -> Any:
-    low, high = torch.clamp_max(torch.amin(x), 0), torch.clamp_min(torch.amax(x), 0)
+    low, high = torch.clamp_max(torch.min(x), 0), torch.clamp_min(torch.max(x), 0)
     # A range of nothing has the scale of a range of 1.
     scale = torch.where(high == low, 1.0, high - low) / 255
     zero = torch.clamp(torch.round(-low / scale), 0, 255)
