@@ -93,8 +93,9 @@ class Plan:
 
 
 BETAS = (0.9, 0.999)
-EPSILON = 1e-8
-"""AdamW's further settings, the same in every framework so that one recipe gives one result."""
+EPSILON = 1e-7
+"""AdamW's further settings, the same in every framework so that one recipe gives one result; epsilon is added to the
+root of the second moment before its correction (Kingma and Ba 2015, end of section 2)."""
 
 TINY = 1e-12
 """The least mean square that `"nmse"` divides by."""

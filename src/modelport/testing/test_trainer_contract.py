@@ -12,7 +12,7 @@ import pytest
 from modelport.core.backend import Backend, Trainer
 from modelport.core.errors import StepError
 from modelport.core.signature import Arrays
-from modelport.core.training import Batch, Epoch, Plan, Term
+from modelport.core.training import BETAS, EPSILON, Batch, Epoch, Plan, Term
 from modelport.graph.signature import read_signature
 from modelport.testing.conformance import find_backend
 from modelport.testing.graphs import GRAPHS, draw, expected, weights
@@ -70,8 +70,9 @@ def test_the_first_step_is_that_of_adamw(task: _Task) -> None:
     gradients = task.backend.gradients(task.native, task.inputs, {task.output: slope}, task.signature)  # type: ignore[attr-defined]
     task.fit(task.plan(weight_decay=0.5))
     for name in task.trained():
-        # With m and v corrected for their start, the first update is g / (|g| + epsilon).
-        step = gradients[name] / (np.abs(gradients[name]) + 1e-8) + 0.5 * before[name]
+        # With m and v corrected for their start, the first update is g over |g|, and epsilon is corrected as v is.
+        epsilon = EPSILON / np.sqrt(1 - BETAS[1])
+        step = gradients[name] / (np.abs(gradients[name]) + epsilon) + 0.5 * before[name]
         np.testing.assert_allclose(task.parameters()[name], before[name] - RATE * step, rtol=1e-4, atol=2e-5)
 
 

@@ -15,6 +15,7 @@ from modelport.core.training import Batch, Epoch, Plan, Term
 from modelport.graph.named import Named
 from modelport.graph.signature import read_signature
 from modelport.graph.weights import roles
+from modelport.training.biases import with_single_biases
 from modelport.training.dropout import with_draws
 from modelport.training.objective import giving
 from modelport.training.trainer import trainer
@@ -54,6 +55,7 @@ def fit(
     name = type(step).__name__
     framework = trainer(backend, name)
     frozen = Named(step.freeze, graph, f"{name}: freeze")
+    graph, doubled = with_single_biases(graph)
     known = roles(graph)
     part, draws = with_draws(giving(graph, [term.output for term in terms]), step.seed)
     plan = Plan(
@@ -63,7 +65,7 @@ def fit(
         schedule=step.schedule,
         weight_decay=step.weight_decay,
         seed=step.seed,
-        frozen=frozenset(each for each in known if frozen.weight(graph.graph.initializers[each])),
+        frozen=doubled.union(each for each in known if frozen.weight(graph.graph.initializers[each])),
         masks=masks or {},
         validation=None if validation is None else lambda: map(draws.inference, validation()),
     )

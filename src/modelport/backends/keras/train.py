@@ -56,7 +56,7 @@ def fit(
 
     known = weights(native)
     trained = [weight for weight in known if weight.role == "parameter"]
-    frozen = {id(weight.variable) for weight in trained if plan.frozen.intersection(weight.names)}
+    frozen = {id(weight.variable) for weight in trained if plan.frozen.issuperset(weight.names)}
     learning = [weight.variable for weight in trained if id(weight.variable) not in frozen]
     if not learning:
         raise StepError("no parameter is left to train: freeze fewer layers.")

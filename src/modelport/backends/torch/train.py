@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -66,21 +68,27 @@ def fit(
     if not learning:
         raise StepError("no parameter is left to train: freeze fewer layers.")
     masks = [(state[name], to_tensor(mask).to(device, state[name].dtype)) for name, mask in plan.masks.items()]
-    optimizer = torch.optim.AdamW(learning.values(), betas=BETAS, eps=EPSILON, weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(learning.values(), betas=BETAS, weight_decay=plan.weight_decay)
+
+    statistics = _PopulationVariance(module)
 
     def loss(batch: Batch) -> torch.Tensor:
         outputs = outputs_of(call_module(module, tensors_of(batch.inputs, signature, device)), signature)
         targets = {name: to_tensor(array).to(device) for name, array in batch.targets.items()}
         return torch.stack([term.weight * _loss(term, outputs[term.output], targets) for term in plan.terms]).sum()
 
+    steps = count(1)
+
     def step(batch: Batch, rate: float) -> torch.Tensor:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            # torch adds epsilon to the corrected root, the rule to the root as it is counted.
+            group["lr"], group["eps"] = rate, EPSILON / math.sqrt(1 - BETAS[1] ** next(steps))
         optimizer.zero_grad()
         found = loss(batch)
         found.backward()
         optimizer.step()
         with torch.no_grad():
+            statistics.settle()
             for tensor, mask in masks:
                 tensor.mul_(mask)
         return found.detach()
@@ -89,7 +97,7 @@ def fit(
         with evaluating(module), torch.no_grad():
             return loss(batch)
 
-    with _training(module, frozen), torch.random.fork_rng(devices=[]):
+    with _training(module, frozen), statistics, torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         return run_epochs(plan, batches, on_epoch, step=step, check=check)
 
@@ -131,3 +139,43 @@ def _training(module: nn.Module, frozen: set[int]) -> Iterator[None]:
             child.training = training
         for parameter in still:
             parameter.requires_grad_(True)
+
+
+class _PopulationVariance:
+    """BatchNorm layers count the variance of the batch itself, as ONNX's operator says and other frameworks do.
+
+    torch divides by one element less, which in the last layers of a small net is more than a rounding.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._before: dict[nn.Module, torch.Tensor] = {}
+        self._counts: dict[nn.Module, int] = {}
+        self._handles = []
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                self._handles.append(layer.register_forward_pre_hook(self._remember))
+                self._handles.append(layer.register_forward_hook(self._count))
+
+    def __enter__(self) -> _PopulationVariance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def settle(self) -> None:
+        """Correct what the last step has counted; the gradient has been taken by then, which reads it."""
+        for layer, old in self._before.items():
+            counted, share = layer.running_var, layer.momentum
+            if layer in self._counts and share is not None:
+                counted.sub_((counted - (1 - share) * old) / self._counts[layer])
+        self._before.clear()
+        self._counts.clear()
+
+    def _remember(self, layer: Any, inputs: Any) -> None:
+        if layer.training and layer.running_var is not None:
+            self._before[layer] = layer.running_var.clone()
+
+    def _count(self, layer: Any, inputs: Any, output: torch.Tensor) -> None:
+        if layer in self._before:
+            self._counts[layer] = output.numel() // output.shape[1]
