@@ -119,6 +119,20 @@ def _table(model: ir.Model, key: str) -> dict[str, Any] | None:
     return table
 
 
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
+_ARRANGES = frozenset({"Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+def parts(value: ir.Value | None) -> tuple[ir.Value, ...]:
+    """The values that a weight is put together of, as the gates and directions of a recurrent layer are."""
+    node = None if value is None else value.producer()
+    if value is None or node is None or node.domain or node.op_type not in _ARRANGES:
+        return () if value is None else (value,)
+    sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    return tuple(dict.fromkeys(part for source in sources for part in parts(source)))
+
+
 def with_weights(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
     """A copy of a graph with other values for some of its weights; names that it does not have are left out.
 

@@ -7,10 +7,9 @@ import re
 import numpy as np
 import onnx_ir as ir
 
-from modelport.graph.weights import roles, with_weights
+from modelport.graph.weights import parts, roles, with_weights
 
 _SECOND = re.compile(r"bias_hh(_l\d+(?:_reverse)?)$")
-_MOVES = frozenset({"Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def with_single_biases(graph: ir.Model) -> tuple[ir.Model, frozenset[str]]:
@@ -30,7 +29,7 @@ def with_single_biases(graph: ir.Model) -> tuple[ir.Model, frozenset[str]]:
         )
         if not alone or node.domain or len(node.inputs) < 4:
             continue
-        for second in _weights(node.inputs[3]):
+        for second in (str(part.name) for part in parts(node.inputs[3])):
             first = _SECOND.sub(r"bias_ih\1", second)
             if first != second and first in known and second in known:
                 pairs[second] = first
@@ -42,15 +41,3 @@ def with_single_biases(graph: ir.Model) -> tuple[ir.Model, frozenset[str]]:
             arrays[first] = left.numpy() + right.numpy()
             arrays[second] = np.zeros_like(right.numpy())
     return with_weights(graph, arrays), frozenset(pairs)
-
-
-def _weights(value: ir.Value | None) -> set[str]:
-    """The initializers that a value is put together of."""
-    if value is None:
-        return set()
-    node = value.producer()
-    if node is None:
-        return {str(value.name)}
-    if node.domain or node.op_type not in _MOVES:
-        return set()
-    return {name for source in node.inputs for name in _weights(source)}

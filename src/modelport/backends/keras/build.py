@@ -41,6 +41,7 @@ from modelport.graph.shapes.expr import Expr
 from modelport.graph.shapes.infer import ShapeInfo, infer
 from modelport.graph.signature import graph_inputs, read_signature
 from modelport.graph.weights import ROLES_KEY, roles
+from modelport.graph.widen import WIDENED, widen_recurrent
 
 
 def build(graph: ir.Model) -> Built:
@@ -54,6 +55,7 @@ def build(graph: ir.Model) -> Built:
     """
     signature = read_signature(graph)
     normal = normalize(graph)
+    widened = widen_recurrent(normal)
     if why := why_whole(normal):
         return build_whole(normal, signature, why)
     model, transposes = to_channels_last(recognize_layers(normal))
@@ -61,6 +63,8 @@ def build(graph: ir.Model) -> Built:
     program = Program(model, signature, strict=ROLES_KEY in graph.metadata_props)
     program.run()
     native = assemble(program)
+    for name in widened:
+        program.note("changed", name, WIDENED)
     if transposes:
         program.note("layout", "graph", f"{transposes} transposes remain between channels-first and channels-last")
     return Built(native, tuple(program.notes))

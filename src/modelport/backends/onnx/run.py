@@ -27,6 +27,9 @@ from modelport.core.errors import (
     UnsupportedOpError,
 )
 from modelport.core.signature import Arrays, Signature
+from modelport.graph.proto import to_graph
+from modelport.graph.weights import RECURRENT
+from modelport.graph.widen import widen_recurrent
 
 
 def run(native: Any, inputs: Arrays, signature: Signature) -> Arrays:
@@ -77,9 +80,19 @@ def forget(native: Any) -> None:
 
 
 def _open(native: onnx.ModelProto, device: str) -> Any:
+    native = _widened(native)
     program = without_weights(native)
     fuse_blocks(program, native)
     return open_session(program, add_weights(program, native), device)
+
+
+def _widened(native: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights of recurrent layers in floats: from integers, they would be widened at every call."""
+    operators = {node.op_type for node in native.graph.node}
+    if not (operators & RECURRENT and "DequantizeLinear" in operators):
+        return native
+    model = to_graph(native).clone()
+    return build(model).native if widen_recurrent(model) else native
 
 
 def open_session(

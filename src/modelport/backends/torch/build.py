@@ -13,11 +13,13 @@ from modelport.backends.torch.traced import Tensor
 from modelport.backends.torch.walk import Walk
 from modelport.backends.torch.weights import Weights
 from modelport.core.backend import Built
+from modelport.core.report import Note
 from modelport.core.signature import Signature, Tree, leaves, map_tree
 from modelport.graph.layers.recognize import recognize_layers
 from modelport.graph.normal import normalize
 from modelport.graph.signature import read_signature
 from modelport.graph.weights import ROLES_KEY
+from modelport.graph.widen import WIDENED, widen_recurrent
 
 
 def build(graph: ir.Model) -> Built:
@@ -34,13 +36,16 @@ def build(graph: ir.Model) -> Built:
         UnsupportedOpError: torch has no counterpart for an operator; the message names it and its node.
     """
     signature = read_signature(graph).spread()
-    model = recognize_layers(normalize(graph))
+    normal = normalize(graph)
+    widened = widen_recurrent(normal)
+    model = recognize_layers(normal)
     walk = Walk(Weights(model, foreign=ROLES_KEY not in graph.metadata_props), model.graph.opset_imports)
     _inputs(walk, signature, model.graph)
     walk.walk(model.graph)
     values = {value.name: value for value in model.graph.outputs}
     walk.operands.graph.output(map_tree(lambda name: walk.result(values[name]), signature.returns))
-    return Built(walk.module(), tuple(walk.operands.notes), signature=signature)
+    notes = (*walk.operands.notes, *(Note("changed", name, WIDENED) for name in widened))
+    return Built(walk.module(), notes, signature=signature)
 
 
 def _inputs(walk: Walk, signature: Signature, graph: ir.Graph) -> None:

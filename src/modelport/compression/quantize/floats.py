@@ -83,7 +83,7 @@ def store_weights(model: ir.Model, step: Quantize, excluded: Named) -> dict[str,
         elif axis is None:
             reason = f"its weight {value.name!r} has no axis that is known to be that of its channels"
         elif step.precision == "float8":
-            _store_float8(model, value, axis)
+            store_scaled(model, value, axis, ir.DataType.FLOAT8E4M3FN)
             count += 1
             continue
         else:
@@ -124,24 +124,29 @@ def _store_bfloat16(model: ir.Model, value: ir.Value) -> None:
     value.dtype = ir.DataType.BFLOAT16
 
 
-def _store_float8(model: ir.Model, value: ir.Value, axis: int) -> None:
+def store_scaled(model: ir.Model, value: ir.Value, axis: int, dtype: ir.DataType) -> None:
+    """Store a weight in fewer bits with a scale for each place along an axis, in place; a DequantizeLinear widens it.
+
+    The scale is the largest magnitude there over the largest number of the type, and integers are rounded to even.
+    """
     assert value.const_value is not None
     array = value.const_value.numpy()
     others = tuple(place for place in range(array.ndim) if place != axis)
-    largest = float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)
-    scale = np.abs(array).max(others) / largest
+    integers = dtype == ir.DataType.INT8
+    scale = np.abs(array).max(others) / (127 if integers else float(ml_dtypes.finfo(dtype.numpy()).max))
     scale[scale == 0] = 1
     shape = [-1 if place == axis else 1 for place in range(array.ndim)]
-    numbers = (array / scale.reshape(shape)).astype(ml_dtypes.float8_e4m3fn)
+    numbers = array / scale.reshape(shape)
+    numbers = (np.rint(numbers) if integers else numbers).astype(dtype.numpy())
     stored, factors = (
         ir.Value(
             name=f"{value.name}_{label}",
-            type=ir.TensorType(dtype),
+            type=ir.TensorType(kind),
             shape=ir.Shape(content.shape),
-            const_value=ir.tensor(content, dtype=dtype, name=f"{value.name}_{label}"),
+            const_value=ir.tensor(content, dtype=kind, name=f"{value.name}_{label}"),
         )
-        for label, content, dtype in (
-            ("quantized", numbers, ir.DataType.FLOAT8E4M3FN),
+        for label, content, kind in (
+            ("quantized", numbers, dtype),
             ("scale", scale.astype(np.float32), ir.DataType.FLOAT),
         )
     )

@@ -12,6 +12,7 @@ from modelport.compression.outcome import Outcome
 from modelport.compression.quantize.dynamic import quantize_dynamic
 from modelport.compression.quantize.floats import store_weights, to_float16
 from modelport.compression.quantize.inference import drop_detours, drop_dropout, drop_unread, inference_form
+from modelport.compression.quantize.recurrent import store_recurrent
 from modelport.compression.quantize.regions import Region, find_region, holds_weight
 from modelport.compression.quantize.static import quantize_static
 from modelport.compression.quantize.weight_only import quantize_weights
@@ -53,7 +54,8 @@ def quantize(graph: ir.Model, step: Quantize, signature: Signature, *, ranges: P
     )
     untouched = _untouched(model, made, region)
     layers = [name for name in _weighed(model) if name in region.nodes and name not in untouched]
-    return _converted(model, made, {**region.alone, **untouched}, layers)
+    stored = store_recurrent(made, excluded)
+    return _converted(model, made, {**region.alone, **untouched, **stored}, layers)
 
 
 def _weights_only(
