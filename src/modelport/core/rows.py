@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from modelport.core.errors import DataError, SignatureError
 from modelport.core.signature import Arrays, Signature
+
+
+def is_array(data: Any) -> bool:
+    """Whether data are one array: NumPy's, or what makes one (a tensor of any framework)."""
+    return hasattr(data, "__array__") and hasattr(data, "shape")
 
 
 def observed(signature: Signature, data: Any, *, what: str = "calibration") -> Arrays:
@@ -37,6 +43,15 @@ def observed(signature: Signature, data: Any, *, what: str = "calibration") -> A
     if len(set(lengths.values())) > 1:
         raise DataError(f"{what} data differ in their number of rows: {lengths}.")
     return arrays
+
+
+def any_rows(signature: Signature) -> Signature:
+    """A signature whose inputs may have any number of rows: that of data which are handed on in batches."""
+    inputs = tuple(
+        replace(spec, shape=("rows", *spec.shape[1:])) if spec.shape and isinstance(spec.shape[0], int) else spec
+        for spec in signature.inputs
+    )
+    return replace(signature, inputs=inputs)
 
 
 def rows_at_once(signature: Signature, wanted: int) -> int:

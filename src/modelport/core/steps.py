@@ -85,6 +85,8 @@ class Quantize(Step):
     train: FineTune | None = None
 
     def __post_init__(self) -> None:
+        if self.train is not None and not isinstance(self.train, FineTune):
+            raise StepError(f"Quantize: train= is a FineTune(...), and not {self.train!r}.")
         if self.train is not None and (self.by_blocks or self.precision not in ("int8", "uint8")):
             raise StepError('Quantize: train= rounds activations as it goes: take "int8" or "uint8", not by blocks.')
         if self.train is not None and self.calibration is None:
@@ -162,13 +164,15 @@ class Training(Step):
         loss: of the outputs and the targets. `"cross_entropy"`: targets are integer classes, -100 where there is none;
             outputs are logits, or probabilities that a softmax gives. `"binary_cross_entropy"`: targets are 0 to 1;
             outputs are logits, or probabilities that a sigmoid gives. `"mse"`. A function `(output, target)` of the
-            tensors of the framework that trains, which gives a scalar. Or one of these by output name.
+            tensors of the framework that trains (the model's own; of an ONNX model torch, where it is installed), which
+            gives a scalar; Keras' own losses, which take the targets first, are called so. Or one of these by output
+            name.
         epochs: how often the data are gone through.
         batch_size: rows per step, where the data are arrays.
         learning_rate: of AdamW.
         schedule: `"constant"`, or `"cosine"`: from epoch to epoch down to zero.
         weight_decay: of AdamW.
-        freeze: names of layers or weights, and of all below them, that are not trained.
+        freeze: names of layers or weights, and of all below them, that are not trained; one name may stand alone.
         validation: inputs and targets as the data are. The weights of the epoch with the least loss on them are kept;
             those of the last one without.
         seed: of the order of the rows and of Dropout.
@@ -190,9 +194,13 @@ class Training(Step):
             if not callable(loss):
                 _choose(name, "loss", loss, get_args(LossName))
         _choose(name, "schedule", self.schedule, ("constant", "cosine"))
+        if isinstance(self.freeze, str):
+            object.__setattr__(self, "freeze", (self.freeze,))
         for setting in ("epochs", "batch_size"):
             if getattr(self, setting) < 1:
                 raise StepError(f"{name}: {setting} is at least 1, and not {getattr(self, setting)}.")
+        if self.seed < 0:
+            raise StepError(f"{name}: seed is at least 0, and not {self.seed}.")
         if not self.learning_rate > 0 or not self.weight_decay >= 0:
             raise StepError(f"{name}: learning_rate is above 0, and weight_decay is not below it.")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from modelport.core.errors import StepError
+from modelport.core.errors import DataError, StepError
 from modelport.core.progress import tracked
 from modelport.core.signature import Arrays
 
@@ -96,6 +96,41 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-7
 """AdamW's further settings, the same in every framework so that one recipe gives one result; epsilon is added to the
 root of the second moment before its correction (Kingma and Ba 2015, end of section 2)."""
+
+
+def check_shapes(term: Term, output: Sequence[int | None], target: Sequence[int | None]) -> None:
+    """Refuse targets that a loss of an output would stretch, or of which it would leave a part.
+
+    Args:
+        term: the addend of the loss; a function sees to its targets itself.
+        output: the shape of its output; a size is `None` where it is not known yet.
+        target: the shape of its targets.
+
+    Raises:
+        DataError: the shapes do not fit.
+    """
+    if callable(term.kind):
+        return
+    wanted = output[:-1] if term.kind == "cross_entropy" else output
+    if len(wanted) != len(target) or any(
+        None not in (first, second) and first != second for first, second in zip(wanted, target, strict=True)
+    ):
+        classes = ", with the classes on its last axis," if term.kind == "cross_entropy" else ""
+        raise DataError(
+            f"targets {term.target!r} have the shape {tuple(target)}, and {term.kind} of {term.output!r} "
+            f"{tuple(output)}{classes} takes {tuple(wanted)}."
+        )
+
+
+def check_scalar(term: Term, shape: Sequence[int | None]) -> None:
+    """Refuse a loss of the caller's that gives more than one number.
+
+    Raises:
+        StepError: it is no scalar.
+    """
+    if len(shape):
+        raise StepError(f"the loss function of {term.output!r} gives a tensor {tuple(shape)}: let it give the mean.")
+
 
 TINY = 1e-12
 """The least mean square that `"nmse"` divides by."""

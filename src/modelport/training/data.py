@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelport.core.errors import DataError
-from modelport.core.rows import observed
+from modelport.core.rows import any_rows, is_array, observed
 from modelport.core.signature import Signature
 from modelport.core.training import Batch
 
@@ -24,22 +24,31 @@ class Data:
         seed: of the order of the rows.
         targets: whether there have to be any; without them, data may be inputs alone.
         what: how the caller calls the data, for the message.
+        hint: what the message adds where there are no targets.
 
     Raises:
         DataError: arrays do not fit the signature, are empty, hold NaN, or differ in their number of rows.
     """
 
     def __init__(
-        self, data: Any, signature: Signature, *, batch_size: int, seed: int = 0, targets: bool = True, what: str
+        self,
+        data: Any,
+        signature: Signature,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        targets: bool = True,
+        what: str,
+        hint: str = "",
     ) -> None:
         self._signature, self._targets, self._what = signature, targets, what
-        self._size, self._seed = batch_size, seed
-        self._batches: Any = None if _is_whole(data) else data
+        self._size, self._seed, self._hint = batch_size, seed, hint
+        self._batches: Any = None if self._is_whole(data) else data
         if self._batches is not None:
             if not callable(data) and not isinstance(data, Iterable):
                 raise DataError(f"{what} is a pair (x, y) of inputs and targets, or batches of such pairs.")
             return
-        self._whole = self._pair(data)
+        self._whole = self._pair(data, any_rows(signature))
         fixed = [spec.shape[0] for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], int)]
         self._size, self._fixed = (fixed[0], True) if fixed else (batch_size, False)
 
@@ -50,21 +59,27 @@ class Data:
             DataError: a batch does not fit the signature, or there are none (an iterator is empty after one epoch).
         """
         if self._batches is None:
-            yield from self._shuffled(np.random.default_rng((self._seed, epoch)))
-            return
+            return self._shuffled(np.random.default_rng((self._seed, epoch)))
+        return self._given(f"in epoch {epoch + 1}")
+
+    def in_order(self) -> Iterator[Batch]:
+        """The batches in the order that the rows have.
+
+        Raises:
+            DataError: see `batches`.
+        """
+        return self._given("any more") if self._batches is not None else self._shuffled(None)
+
+    def _given(self, when: str) -> Iterator[Batch]:
         count = 0
         for pair in self._batches() if callable(self._batches) else self._batches:
             count += 1
-            yield self._pair(pair)
+            yield self._pair(pair, self._signature)
         if not count:
             raise DataError(
-                f"{self._what} has no batches in epoch {epoch + 1}: an iterator can be gone through once only. Give a "
-                "list, a loader, or a function that makes an iterator for each epoch."
+                f"{self._what} has no batches {when}: an iterator can be gone through once only. Give a list that is "
+                "not empty, a loader, or a function that makes an iterator each time."
             )
-
-    def in_order(self) -> Iterator[Batch]:
-        """The batches in the order that the rows have."""
-        return self.batches(0) if self._batches is not None else self._shuffled(None)
 
     def _shuffled(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         rows = len(next(iter(self._whole.inputs.values())))
@@ -75,15 +90,15 @@ class Data:
         for chosen in np.array_split(order, -(-len(order) // self._size)):
             yield Batch(*({name: array[chosen] for name, array in part.items()} for part in self._whole))
 
-    def _pair(self, pair: Any) -> Batch:
-        x, y = _split(pair, self._targets, self._what)
-        inputs = observed(self._signature, x, what=self._what)
+    def _pair(self, pair: Any, signature: Signature) -> Batch:
+        x, y = self._split(pair)
+        inputs = observed(signature, x, what=self._what.removesuffix(" data"))
         named = y if isinstance(y, Mapping) else {} if y is None else {self._signature.outputs[0].name: y}
         known = [spec.name for spec in self._signature.outputs]
         unknown = [name for name in named if name not in known]
         if unknown:
             raise DataError(f"{self._what} has targets for {unknown}, and the outputs of the model are {known}.")
-        targets = {name: np.asarray(array) for name, array in named.items()}
+        targets = {name: self._array(name, array) for name, array in named.items()}
         rows = len(next(iter(inputs.values())))
         for name, array in targets.items():
             if array.ndim == 0 or len(array) != rows:
@@ -92,15 +107,30 @@ class Data:
                 raise DataError(f"{self._what} has targets for {name!r} that are NaN or infinite: remove those rows.")
         return Batch(inputs, targets)
 
+    def _array(self, name: str, array: Any) -> np.ndarray:
+        try:
+            return np.asarray(array)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self._what} has targets for {name!r} that make no array: {error}") from error
 
-def _is_whole(data: Any) -> bool:
-    """Whether data are inputs, or inputs and targets, themselves, and no batches of them."""
-    return isinstance(data, (Mapping, np.ndarray)) or (isinstance(data, tuple) and len(data) == 2)
+    def _is_whole(self, data: Any) -> bool:
+        """Whether data are inputs, or inputs and targets, themselves, and no batches of them."""
+        if isinstance(data, tuple):
+            return len(data) == 2 or self._are_inputs(data)
+        return isinstance(data, Mapping) or is_array(data)
 
+    def _are_inputs(self, data: Any) -> bool:
+        """Whether data without targets are one array for each of several inputs."""
+        several = len(self._signature.inputs) > 1 and len(data) == len(self._signature.inputs)
+        return several and not self._targets and all(map(is_array, data))
 
-def _split(pair: Any, targets: bool, what: str) -> tuple[Any, Any]:
-    if isinstance(pair, (tuple, list)) and len(pair) == 2 and not (targets and pair[1] is None):
-        return pair[0], pair[1]
-    if targets:
-        raise DataError(f"{what} is a pair (x, y) of inputs and targets, or batches of such pairs, not {type(pair)}.")
-    return pair, None
+    def _split(self, pair: Any) -> tuple[Any, Any]:
+        if isinstance(pair, (tuple, list)) and len(pair) == 2 and not self._are_inputs(pair):
+            if not self._targets or pair[1] is not None:
+                return pair[0], pair[1]
+        elif not self._targets:
+            return (tuple(pair) if isinstance(pair, list) else pair), None
+        raise DataError(
+            f"{self._what} is a pair (x, y) of inputs and targets, or batches of such pairs, and not {type(pair)}."
+            f"{self._hint}"
+        )

@@ -64,6 +64,7 @@ def _data(step: Distill, data: object, teacher: ir.Model, what: str) -> Data:
         seed=step.seed,
         targets=step.alpha < 1,
         what=f"Distill: {what}",
+        hint=" Inputs alone are enough where alpha is 1.",
     )
 
 

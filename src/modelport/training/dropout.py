@@ -58,7 +58,7 @@ class Draws:
 
 def _drawn(draw: _Draw, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     kept = rng.random(shape, np.float32) >= draw.ratio
-    return kept.astype(draw.dtype) / draw.dtype.type(1 - draw.ratio)
+    return kept.astype(draw.dtype) / draw.dtype.type(1 - draw.ratio if draw.ratio < 1 else 1)
 
 
 def with_draws(graph: ir.Model, seed: int) -> tuple[ir.Model, Draws]:

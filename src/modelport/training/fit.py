@@ -17,7 +17,9 @@ from modelport.graph.signature import read_signature
 from modelport.graph.weights import roles
 from modelport.training.biases import with_single_biases
 from modelport.training.dropout import with_draws
-from modelport.training.objective import giving
+from modelport.training.objective import giving, renamed
+from modelport.training.precision import in_single, single_precision
+from modelport.training.statistics import Measured
 from modelport.training.trainer import trainer
 
 
@@ -50,14 +52,29 @@ def fit(
         masks: by portable name, 1 where a weight may be other than zero.
 
     Raises:
+        DataError: a BatchNormalization has one value per channel to measure.
         StepError: no backend can train, nothing is left to train, or the loss is not finite.
     """
     name = type(step).__name__
     framework = trainer(backend, name)
     frozen = Named(step.freeze, graph, f"{name}: freeze")
     graph, doubled = with_single_biases(graph)
-    known = roles(graph)
-    part, draws = with_draws(giving(graph, [term.output for term in terms]), step.seed)
+    single, labels = renamed(in_single(giving(graph, [term.output for term in terms])))
+    signature, known = read_signature(single), roles(single)
+    weights = graph.graph.initializers
+    still = frozenset(new for old, new in labels.items() if old in doubled or frozen.weight(weights[old]))
+    measured = Measured(single, signature, still | {each for each, role in known.items() if role == "frozen"})
+    part, draws = with_draws(single, step.seed)
+
+    def checked() -> Iterator[Batch]:
+        for batch in () if validation is None else validation():
+            yield draws.inference(single_precision(batch, signature))
+
+    def drawn(epoch: int) -> Iterator[Batch]:
+        for place, batch in enumerate(batches(epoch)):
+            measured.check(batch)
+            yield draws.training(single_precision(batch, signature), epoch, place)
+
     plan = Plan(
         terms,
         step.epochs,
@@ -65,9 +82,9 @@ def fit(
         schedule=step.schedule,
         weight_decay=step.weight_decay,
         seed=step.seed,
-        frozen=doubled.union(each for each in known if frozen.weight(graph.graph.initializers[each])),
-        masks=masks or {},
-        validation=None if validation is None else lambda: map(draws.inference, validation()),
+        frozen=still,
+        masks={labels[each]: mask for each, mask in (masks or {}).items() if each in labels},
+        validation=None if validation is None else checked,
     )
     built = framework.build(part)
     best: list[tuple[float, Arrays]] = []
@@ -77,12 +94,9 @@ def fit(
             best[:] = [(epoch.validation, framework.parameters(built.native))]
         return False
 
-    def drawn(epoch: int) -> Iterator[Batch]:
-        for place, batch in enumerate(batches(epoch)):
-            yield draws.training(batch, epoch, place)
-
     try:
         epochs = framework.fit(built.native, drawn, plan, built.signature or read_signature(part), on_epoch)
     except StepError as error:
         raise StepError(f"{name}: {error}") from error
-    return Trained(best[0][1] if best else framework.parameters(built.native), epochs)
+    found = best[0][1] if best else framework.parameters(built.native)
+    return Trained({old: found[new] for old, new in labels.items() if new in found}, epochs)

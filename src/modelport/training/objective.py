@@ -12,8 +12,10 @@ import onnx_ir as ir
 from modelport.core.errors import DataError, StepError
 from modelport.core.signature import Arrays
 from modelport.core.training import IGNORED, Batch, Term
-from modelport.graph.normal import normalize
+from modelport.graph.names import dotted_names, make_names_unique
+from modelport.graph.normal import drop_dead_nodes, normalize
 from modelport.graph.signature import KEY, read_signature, write_signature
+from modelport.graph.weights import aliases, roles, set_aliases, set_roles
 
 _PROBABILITIES = {"cross_entropy": ("Softmax", "LogSoftmax"), "binary_cross_entropy": ("Sigmoid",)}
 """What makes probabilities of the logits that a loss is of."""
@@ -68,8 +70,12 @@ class Head:
             return self._classes(array, rank, dims[-1] if dims is not None and rank else None)
         if rank is not None and array.ndim == rank - 1 and dims is not None and dims[-1] == 1:
             array = array[..., np.newaxis]
+        if rank is not None and array.ndim == rank + 1 and array.shape[-1] == 1:
+            array = array[..., 0]
         if rank not in (None, array.ndim) or array.dtype.kind not in "fiub":
             raise self._misfit(array, f"numbers in {rank} dimensions")
+        if self.kind == "binary_cross_entropy" and array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise self._misfit(array, f"probabilities from 0 to 1, and not {array.min()} to {array.max()}")
         return {self.output: array.astype(np.float32)}
 
     def _classes(self, array: np.ndarray, rank: int | None, count: Any) -> Arrays:
@@ -81,7 +87,8 @@ class Head:
         classes = np.where(counted, array, 0).astype(np.int64)
         most = count if isinstance(count, int) else None
         if classes.size and (classes.min() < 0 or (most is not None and classes.max() >= most)):
-            raise self._misfit(array, f"classes 0 to {'…' if most is None else most - 1}, and not {classes.max()}")
+            known = "…" if most is None else most - 1
+            raise self._misfit(array, f"classes 0 to {known}, and not {classes.min()} to {classes.max()}")
         return {self.output: classes, f"{self.output}{_COUNTED}": counted.astype(np.float32)}
 
     def _misfit(self, array: np.ndarray, wanted: str) -> DataError:
@@ -118,7 +125,7 @@ def _logits(value: ir.Value, kind: Any) -> ir.Value:
     source = node.inputs[0]
     axis = node.attributes.get_int("axis", -1) if node.op_type != "Sigmoid" else -1
     last = value.shape is not None and axis in (-1, len(value.shape) - 1)
-    return source if source is not None and last else value
+    return source if source is not None and source.producer() is not None and last else value
 
 
 def speaking_alike(graph: ir.Model, other: ir.Model, loss: Any, step: str) -> ir.Model:
@@ -151,6 +158,8 @@ def speaking_alike(graph: ir.Model, other: ir.Model, loss: Any, step: str) -> ir
 def giving(graph: ir.Model, names: Iterable[str]) -> ir.Model:
     """A copy of a graph whose outputs are other values of it, and whose inputs are not nested.
 
+    Nodes and weights that these values do not depend on are gone.
+
     Args:
         graph: in normal form; it stays as it is.
         names: of values that nodes of its main graph make.
@@ -159,6 +168,31 @@ def giving(graph: ir.Model, names: Iterable[str]) -> ir.Model:
     values = {value.name: value for node in model.graph for value in node.outputs}
     model.graph.outputs.clear()
     model.graph.outputs.extend(values[name] for name in dict.fromkeys(names))
+    known, tied = roles(model), aliases(model)
+    drop_dead_nodes(model)
+    read = {name for name, value in model.graph.initializers.items() if value.uses() or value.is_graph_output()}
+    for name in set(model.graph.initializers) - read:
+        model.graph.initializers.pop(name)
+    set_roles(model, {name: role for name, role in known.items() if name in read})
+    set_aliases(model, {alias: name for alias, name in tied.items() if name in read})
     model.metadata_props.pop(KEY, None)
     write_signature(model, read_signature(model))
     return model
+
+
+def renamed(graph: ir.Model) -> tuple[ir.Model, dict[str, str]]:
+    """A copy of a graph whose weights have names that every framework keeps, and the new name of each by the old."""
+    model = graph.clone()
+    known, tied = roles(model), aliases(model)
+    labels = {old: new for old, new in dotted_names([*known, *tied]).items() if old in known}
+    values = {old: model.graph.initializers.pop(old) for old in labels}
+    for old, value in values.items():
+        # The tensor is the other graph's too, and a value hands its name on to its tensor.
+        tensor, value.const_value = value.const_value, None
+        value.name = labels[old]
+        value.const_value = ir.Tensor(tensor.numpy(), tensor.dtype, name=labels[old])
+        model.graph.register_initializer(value)
+    set_roles(model, {labels[old]: role for old, role in known.items()})
+    set_aliases(model, {alias: labels.get(name, name) for alias, name in tied.items()})
+    make_names_unique(model)
+    return model, labels

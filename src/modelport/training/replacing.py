@@ -48,7 +48,8 @@ def _listed(specs: Sequence[TensorSpec]) -> str:
 
 def _take(graph: ir.Graph, value: ir.Value, spec: TensorSpec, what: str) -> None:
     """Put an input in the place of one that is there."""
-    steps = _between(spec, value, what)
+    own = TensorSpec(str(value.name), spec.dtype, tuple(_size(dim) for dim in value.shape or ()))
+    steps = _between(spec, value, f"{what} does not fit: its input is {own}, and the model's {spec}")
     first = ir.Value(name=spec.name, type=ir.TensorType(ir_dtype(spec.dtype)), shape=ir.Shape(spec.shape or ()))
     graph.inputs[list(graph.inputs).index(value)] = first
     nodes = []
@@ -68,7 +69,9 @@ def _give(graph: ir.Graph, place: int, spec: TensorSpec, what: str) -> None:
     own = TensorSpec(str(value.name), spec.dtype, tuple(_size(dim) for dim in value.shape or ()))
     given = ir.Value(name=spec.name, type=ir.TensorType(ir_dtype(spec.dtype)), shape=ir.Shape(spec.shape or ()))
     last = value
-    for op_type, attributes in _between(own, given, what):
+    for op_type, attributes in _between(
+        own, given, f"{what} does not fit: its output is {own}, and the model's {spec}"
+    ):
         node = ir.node(op_type, [last], attributes, name=f"{spec.name}/{op_type.lower()}")
         graph.append(node)
         last = node.outputs[0]
@@ -80,7 +83,7 @@ def _give(graph: ir.Graph, place: int, spec: TensorSpec, what: str) -> None:
     last.name = spec.name
 
 
-def _between(spec: TensorSpec, value: ir.Value, what: str) -> list[tuple[str, dict[str, object]]]:
+def _between(spec: TensorSpec, value: ir.Value, misfit: str) -> list[tuple[str, dict[str, object]]]:
     """The operators that make a value of a graph from a tensor.
 
     Raises:
@@ -97,7 +100,7 @@ def _between(spec: TensorSpec, value: ir.Value, what: str) -> list[tuple[str, di
         for perm in ((0, last, *range(1, last)), (0, *range(2, last + 1), 1)):
             if _fits([given[axis] for axis in perm], taken):
                 return [*steps, ("Transpose", {"perm": perm})]
-    raise StepError(f"{what} does not fit: its {value.name!r} is {taken}, and the model's {spec}.")
+    raise StepError(f"{misfit}. Change the student's layer there, so that both have the same sizes.")
 
 
 def _size(dim: object) -> Dim:

@@ -10,7 +10,7 @@ from modelport.core.errors import StepError
 from modelport.core.model import Model
 from modelport.core.progress import showing
 from modelport.core.signature import Signature
-from modelport.core.steps import Step
+from modelport.core.steps import Distill, Step
 from modelport.verbs.costs import measured
 from modelport.verbs.dynamic import Dynamic
 from modelport.verbs.recipe import Budget, walked
@@ -70,13 +70,14 @@ def compress(
 
 
 def _compressed(source: Model, steps: Sequence[Step], evaluate: Evaluate | None, budget: Budget | None) -> Model:
+    from modelport.graph.weights import aliases
+
     graph, notes = exported(source)
     done = walked(graph, steps, source, budget)
     backend = registry.backend(source.backend)
     built = backend.build(done.graph)
-    made = Model(
-        built.native, backend, source.signature, example=source.example, history=source.history, aliases=source.aliases
-    )
+    tied = aliases(done.graph) if any(isinstance(step, Distill) for step in steps) else source.aliases
+    made = Model(built.native, backend, source.signature, example=source.example, history=source.history, aliases=tied)
     report = measured(source, made, graph, done, steps, evaluate, (*notes, *built.notes))
     event = {"verb": "compress", **report.to_json(), "steps": [step.to_json() for step in steps]}
     return made.replaced(history=(*source.history, event), report=report)

@@ -156,6 +156,7 @@ def _applied(done: Done, step: Step, source: Model, judge: Judge | None) -> Outc
         from modelport.compression.retrain import learned
 
         student = student_of(step, source)
+        done.masked.clear()
         return learned(done.graph, step, student.graph, backend=student.backend, notes=student.notes)
     raise StepError(f"compress does not know the step {type(step).__name__}.")
 

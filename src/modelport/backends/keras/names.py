@@ -12,8 +12,8 @@ import keras
 
 
 def sanitised(name: str) -> str:
-    """A name without what Keras refuses in one."""
-    return name.replace("/", ".") or "layer"
+    """A name without what Keras refuses in one, and TensorFlow in a scope, which a layer opens where it is traced."""
+    return re.sub(r"[^A-Za-z0-9_.\\>-]", "_", re.sub(r"/|:+", ".", name)) or "layer"
 
 
 class Names:

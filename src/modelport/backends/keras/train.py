@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,18 @@ from modelport.backends.keras.layers import Weight, weights
 from modelport.backends.keras.run import by_name, call
 from modelport.core.errors import StepError
 from modelport.core.signature import Arrays, Signature
-from modelport.core.training import BETAS, EPSILON, TINY, Batch, Epoch, Plan, Term, run_epochs
+from modelport.core.training import (
+    BETAS,
+    EPSILON,
+    TINY,
+    Batch,
+    Epoch,
+    Plan,
+    Term,
+    check_scalar,
+    check_shapes,
+    run_epochs,
+)
 
 
 def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
@@ -74,9 +86,13 @@ def fit(
     def learn(inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
         with tf.GradientTape() as tape:
             value = loss(inputs, targets, True)
-        found = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        found = tape.gradient(value, variables)
+        # What the loss does not depend on takes no step, and does not decay.
+        taken = [(gradient, each) for gradient, each in zip(found, learning, strict=True) if gradient is not None]
+        if not taken:
+            raise StepError("the loss depends on no parameter that is trained.")
         # An embedding's gradient comes as the rows that were looked up.
-        optimizer.apply([tf.convert_to_tensor(gradient) for gradient in found], learning)
+        optimizer.apply([tf.convert_to_tensor(gradient) for gradient, _ in taken], [each for _, each in taken])
         for variable, mask in masks:
             variable.assign(variable * mask)
         return value
@@ -118,7 +134,10 @@ def _loss(term: Term, output: Any, targets: Mapping[str, Any]) -> Any:
 
     target = targets[term.target]
     if callable(term.kind):
-        return term.kind(output, target)
+        found = tf.reduce_mean(term.kind(target, output)) if _is_keras_loss(term.kind) else term.kind(output, target)
+        check_scalar(term, found.shape)
+        return found
+    check_shapes(term, output.shape, target.shape)
     if term.kind in ("mse", "nmse"):
         wanted = tf.cast(target, output.dtype)
         rows = tf.math.squared_difference(output, wanted)
@@ -134,6 +153,18 @@ def _loss(term: Term, output: Any, targets: Mapping[str, Any]) -> Any:
         return tf.reduce_mean(rows)
     counted = tf.cast(targets[term.counted], rows.dtype)
     return tf.reduce_sum(rows * counted) / tf.maximum(tf.reduce_sum(counted), 1)
+
+
+def _is_keras_loss(function: Any) -> bool:
+    """Whether a loss takes the targets first, as Keras' own do, which give one number per row."""
+    import keras
+
+    if isinstance(function, keras.losses.Loss):
+        return True
+    try:
+        return next(iter(inspect.signature(function).parameters), None) == "y_true"
+    except (TypeError, ValueError):
+        return False
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from modelport.core.errors import SignatureError
 from modelport.core.signature import Signature
 from modelport.graph.proto import to_graph
 from modelport.graph.signature import graph_inputs, read_signature, write_signature
-from modelport.graph.weights import ROLES_KEY, roles, set_roles
+from modelport.graph.weights import ROLES_KEY, lift_weights, roles, set_roles
 
 
 def export(native: Any, signature: Signature) -> Exported:
-    """The model as a portable graph: as it is, with signature and roles written down.
+    """The model as a portable graph: as it is, with signature and roles written down, and constant weights lifted.
 
     Operators and opset stay the model's own; `graph.normal.normalize` brings them to the normal form where a backend
     builds from it.
@@ -25,6 +25,7 @@ def export(native: Any, signature: Signature) -> Exported:
     graph = as_graph(native)
     write_signature(graph, signature)
     if ROLES_KEY not in graph.metadata_props:
+        lift_weights(graph)
         set_roles(graph, roles(graph))
     return Exported(graph)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -25,7 +25,18 @@ from modelport.backends.torch.run import (
 )
 from modelport.core.errors import StepError
 from modelport.core.signature import Arrays, Signature
-from modelport.core.training import BETAS, EPSILON, TINY, Batch, Epoch, Plan, Term, run_epochs
+from modelport.core.training import (
+    BETAS,
+    EPSILON,
+    TINY,
+    Batch,
+    Epoch,
+    Plan,
+    Term,
+    check_scalar,
+    check_shapes,
+    run_epochs,
+)
 
 
 def gradients(native: Any, inputs: Arrays, cotangents: Arrays, signature: Signature) -> Arrays:
@@ -63,8 +74,8 @@ def fit(
     module, device = as_module(native), device_of(native)
     state = weights(native)
     trained = {n: t for n, t in state.items() if isinstance(t, nn.Parameter) and t.requires_grad}
-    frozen = {id(tensor) for name, tensor in trained.items() if name in plan.frozen}
-    learning = {id(tensor): tensor for tensor in trained.values() if id(tensor) not in frozen}
+    still = {id(tensor) for name, tensor in state.items() if name in plan.frozen}
+    learning = {id(tensor): tensor for tensor in trained.values() if id(tensor) not in still}
     if not learning:
         raise StepError("no parameter is left to train: freeze fewer layers.")
     masks = [(state[name], to_tensor(mask).to(device, state[name].dtype)) for name, mask in plan.masks.items()]
@@ -85,7 +96,10 @@ def fit(
             group["lr"], group["eps"] = rate, EPSILON / math.sqrt(1 - BETAS[1] ** next(steps))
         optimizer.zero_grad()
         found = loss(batch)
-        found.backward()
+        try:
+            found.backward()
+        except (NotImplementedError, RuntimeError) as error:
+            raise StepError(f"torch finds no gradients of the loss: {error}") from error
         optimizer.step()
         with torch.no_grad():
             statistics.settle()
@@ -97,7 +111,7 @@ def fit(
         with evaluating(module), torch.no_grad():
             return loss(batch)
 
-    with _training(module, frozen), statistics, torch.random.fork_rng(devices=[]):
+    with _training(module, learning), statistics, torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         return run_epochs(plan, batches, on_epoch, step=step, check=check)
 
@@ -105,7 +119,10 @@ def fit(
 def _loss(term: Term, output: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
     target = targets[term.target]
     if callable(term.kind):
-        return term.kind(output, target)
+        found = term.kind(output, target)
+        check_scalar(term, found.shape)
+        return found
+    check_shapes(term, output.shape, target.shape)
     if term.kind in ("mse", "nmse"):
         rows = F.mse_loss(output, target.to(output.dtype), reduction="none")
         rows = rows / target.square().mean().clamp(min=TINY) if term.kind == "nmse" else rows
@@ -123,13 +140,13 @@ def _loss(term: Term, output: torch.Tensor, targets: Mapping[str, torch.Tensor])
 
 
 @contextmanager
-def _training(module: nn.Module, frozen: set[int]) -> Iterator[None]:
+def _training(module: nn.Module, learning: Collection[int]) -> Iterator[None]:
     """Training mode for the layers that learn; what is frozen has no gradients and counts no statistics."""
     flags = [(child, child.training) for child in module.modules()]
-    still = [parameter for parameter in module.parameters() if id(parameter) in frozen]
+    still = [each for each in module.parameters() if each.requires_grad and id(each) not in learning]
     for child, _ in flags:
         own = {id(parameter) for parameter in child.parameters(recurse=False)}
-        child.training = not own or not own <= frozen
+        child.training = not own or not own.isdisjoint(learning)
     for parameter in still:
         parameter.requires_grad_(False)
     try:
