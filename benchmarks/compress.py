@@ -59,8 +59,8 @@ def snr(before: np.ndarray, after: np.ndarray) -> float:
     return float(10 * np.log10(np.square(before).sum() / np.square(before - after).sum()))
 
 
-def _ratios(paths: list[Path], feeds: Feeds, pairs: int) -> list[float]:
-    sessions = [onnxruntime.InferenceSession(path) for path in paths]
+def ratios(paths: list[Path], feeds: Feeds, pairs: int, options: Any = None) -> list[float]:
+    sessions = [onnxruntime.InferenceSession(path, options) for path in paths]
     times: list[list[float]] = []
     for turn in range(pairs + 2):
         row = []
@@ -87,10 +87,10 @@ def measure(name: str, *, pairs: int, rows: int, depth: int) -> list[tuple[objec
         mp.save(small, ours)
         fresh = {n: np.roll(x, 1, 0)[:8] for n, x in feeds.items()}
         outputs = [onnxruntime.InferenceSession(path).run(None, fresh)[0] for path in (float32, peer, ours)]
-        ratios = _ratios([float32, peer, ours], one, pairs)
+        found = ratios([float32, peer, ours], one, pairs)
         sizes = [path.stat().st_size for path in (float32, peer, ours)]
     return [
-        (name, label, f"{sizes[i] / sizes[0]:.3f}", f"{snr(outputs[0], outputs[i]):.1f}", f"{ratios[i]:.2f}")
+        (name, label, f"{sizes[i] / sizes[0]:.3f}", f"{snr(outputs[0], outputs[i]):.1f}", f"{found[i]:.2f}")
         for i, label in ((1, "quantize_static"), (2, "modelport"))
     ]
 

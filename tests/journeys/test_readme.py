@@ -27,6 +27,7 @@ def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     assert "parity: torch -> keras" in done.stdout
     assert "FAIL" not in done.stdout
     assert "compress: Quantize" in done.stdout
+    assert "in epoch 2" in done.stdout
     assert "sweep: 3 recipes on onnx" in done.stdout
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
     assert (tmp_path / "small.mport").exists()
