@@ -25,7 +25,6 @@ NETS = ("resnet50", "mobilenet_v2", "densenet121", "convnext_tiny", "vit_b_16", 
 
 def _net(name: str) -> tuple[Any, np.ndarray]:
     import torch
-    from torch import nn
 
     from tests.nets.vision import settled, torchvision_models
     from tests.zoo.crossing import draw
@@ -33,9 +32,27 @@ def _net(name: str) -> tuple[Any, np.ndarray]:
     torch.manual_seed(0)
     if name == "lstm":
         rows = np.random.default_rng(0).standard_normal((2, 64, 128)).astype("float32")
-        return nn.LSTM(128, 256, num_layers=2, batch_first=True).eval(), rows
+        return _lstm().eval(), rows
     images = draw(8, (3, 224, 224))
     return settled(getattr(torchvision_models(), name)(weights=None), images), images[:2]
+
+
+def _lstm() -> Any:
+    """Two layers of 256, and a Linear layer on the last step."""
+    from torch import nn
+
+    class Net(nn.Module):
+        """Reads steps, gives ten numbers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.LSTM(128, 256, num_layers=2, batch_first=True)
+            self.out = nn.Linear(256, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(self.inner(x)[0][:, -1])
+
+    return Net()
 
 
 def halved(net: Any, example: np.ndarray) -> tuple[float, mp.Model, float]:
