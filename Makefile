@@ -33,6 +33,9 @@ bench: $(INSTALLED)  ## ratios of pairs in one run; see benchmarks/RESULTS.md
 	$(PYTHON) benchmarks/import_time.py
 	$(PYTHON) benchmarks/convert.py
 	PYTHONPATH=. $(PYTHON) benchmarks/compress.py
+	PYTHONPATH=. $(PYTHON) benchmarks/recipes.py
+	PYTHONPATH=. $(PYTHON) benchmarks/distill.py
+	PYTHONPATH=. $(PYTHON) benchmarks/prune.py
 	PYTHONPATH=. $(PYTHON) benchmarks/compress_weights.py
 
 clean:

@@ -137,3 +137,11 @@ def test_without_matplotlib_the_message_has_the_line_that_installs_it(monkeypatc
     for report in (_sweep(0), _report(5, 0.5, 0.9, 30.0), ProfileReport("torch", {}, (), 0, "", 1.0, 1.0, 30)):
         with pytest.raises(mp.MissingBackendError, match=r'pip install "modelport\[plot\]"'):
             report.plot()
+
+
+def test_an_output_with_more_noise_than_signal_has_no_bar_and_says_so_below_the_title() -> None:
+    figure = _report(270_000, 1.3, 0.93, -36.1).plot()
+    axes = figure.axes[-1]
+    assert [bar.get_height() for bar in axes.patches] == [0.0]
+    assert axes.get_ylim()[0] == 0
+    assert any(text.get_text().startswith("-36.1 dB") for text in axes.texts)

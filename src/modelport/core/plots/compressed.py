@@ -63,20 +63,19 @@ def _pair(axes: Axes, title: str, values: tuple[float, float], texts: list[str])
 
 
 def _agreement(axes: Axes, rows: list[Agreement]) -> None:
-    """One bar per output; one that did not change at all has none, since its ratio is infinite."""
-    heights = [row.snr_db if math.isfinite(row.snr_db) else 0.0 for row in rows]
+    """One bar per output; one that did not change at all, or has more noise than signal, has none."""
+    heights = [max(row.snr_db, 0.0) if math.isfinite(row.snr_db) else 0.0 for row in rows]
     axes.bar(range(len(rows)), heights, color=AFTER, width=0.6)
     for place, (row, height) in enumerate(zip(rows, heights, strict=True)):
         text = "the same" if row.snr_db == math.inf else f"{row.snr_db:.1f} dB"
         same = "" if row.top1 is None else f"\ntop-1 {row.top1:.1%}"
-        axes.annotate(
-            text + same, (place, max(height, 0)), (0, 3), textcoords="offset points", ha="center", va="bottom"
-        )
+        axes.annotate(text + same, (place, height), (0, 3), textcoords="offset points", ha="center", va="bottom")
     names = [textwrap.shorten(row.output, 14, placeholder="…") for row in rows]
     axes.set_xticks(
         range(len(rows)), names, rotation=0 if len(rows) < 3 else 30, ha="center" if len(rows) < 3 else "right"
     )
     axes.set_xlim(-0.8, len(rows) - 0.2)
+    axes.set_ylim(0, 1.25 * max([*heights, 1.0]))
     _bare(axes, "agreement of the outputs (SNR)")
 
 
